@@ -1,0 +1,225 @@
+"""A run directory: everything needed to say how a result came about, written once, read by all that comes later.
+
+config.json  metrics.jsonl  status.json  summary.json  environment.json  image_ids.npy
+checkpoint.pt (+ checkpoint.previous.pt)  encoder.safetensors  embeddings.npy  neighbors.npz  figures/
+"""
+
+import json
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from simclr_lib.config import RunConfig
+from simclr_lib.environment import environment, utc_now
+from simclr_lib.paths import project_root
+
+if TYPE_CHECKING:  # listing runs needs no torch
+    from torch import Tensor
+
+
+def new_run_dir(notebook: str) -> Path:
+    """<root>/runs/<utc time>-<notebook>, the directory of a new run (not created here)."""
+    return project_root() / "runs" / f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{notebook}"
+
+
+CHECKPOINTS = ("checkpoint.pt", "checkpoint.previous.pt")  # the last one, and the one before it
+
+
+class Run:
+    """One run directory. `Run.start` opens it for training, `Run.open` for reading."""
+
+    def __init__(self, path: Path, config: RunConfig) -> None:
+        self.path = path
+        self.config = config
+
+    @classmethod
+    def start(cls, path: str | Path, config: RunConfig) -> "Run":
+        """Open `path` for training with `config`: a new directory, or one that holds a part of the same run.
+
+        Raises:
+            ValueError: if `path` cannot be written, or already holds a checkpoint of another configuration.
+        """
+        path = Path(path).absolute()
+        _require_writable(path)
+        if any((path / name).exists() for name in CHECKPOINTS):
+            _require_same(path, cls.open(path).config, config)
+        run = cls(path, config)
+        run._write("config.json", config.to_dict())
+        run._add_session()
+        return run
+
+    @classmethod
+    def open(cls, path: str | Path) -> "Run":
+        """Open an existing run directory for reading. Raises ValueError if `path` is none."""
+        path = Path(path).absolute()
+        if not (path / "config.json").is_file():
+            raise ValueError(f"expected a run directory with a config.json, got {path}; runs are listed under runs/")
+        return cls(path, RunConfig.from_dict(json.loads((path / "config.json").read_text())))
+
+    # Metrics: one JSON object a line, appended.
+
+    def log(self, kind: str, **values: float) -> None:
+        """Append one record of `kind` ("step" or "epoch") to metrics.jsonl."""
+        with open(self.path / "metrics.jsonl", "a") as file:
+            file.write(json.dumps({"kind": kind, **values}) + "\n")
+
+    def metrics(self, kind: str = "step") -> list[dict]:
+        """The records of `kind`, in order of `step`; where a resumed run did a step again, its last record.
+
+        A line cut short by a crash is passed over; its step is done again on resuming.
+        """
+        records = {}
+        for record in self._metric_lines():
+            if record["kind"] == kind:
+                records[record["step"]] = record
+        return [records[step] for step in sorted(records)]
+
+    def _metric_lines(self) -> Iterator[dict]:
+        file = self.path / "metrics.jsonl"
+        for line in file.read_text().splitlines() if file.exists() else []:
+            try:
+                yield json.loads(line)
+            except json.JSONDecodeError:
+                continue
+
+    # Status, summary, environment.
+
+    @property
+    def status(self) -> dict:
+        """state ("running", "finished", "interrupted" or "failed"), message, time of the last change (UTC)."""
+        return self._read("status.json")
+
+    @contextmanager
+    def recording_status(self) -> Iterator[None]:
+        """Keep status.json true around the work inside, whichever way it ends."""
+        self._set_status("running")
+        try:
+            yield
+        except KeyboardInterrupt:
+            self._set_status("interrupted", "stopped by the user; the same call resumes it")
+            raise
+        except BaseException as error:
+            self._set_status("failed", f"{type(error).__name__}: {error}")
+            raise
+        self._set_status("finished")
+
+    @property
+    def summary(self) -> dict:
+        """What the run came to: summary.json, empty before anything was scored."""
+        return self._read("summary.json")
+
+    def add_to_summary(self, **values: Any) -> None:
+        """Set `values` in summary.json, beside what it already holds."""
+        self._write("summary.json", {**self.summary, **values})
+
+    @property
+    def environment(self) -> dict:
+        """Where the run ran: {"sessions": [...]}, one entry for each time training was started or resumed."""
+        return self._read("environment.json")
+
+    def _add_session(self) -> None:
+        sessions = self.environment.get("sessions", [])
+        self._write("environment.json", {"sessions": [*sessions, environment()]})
+
+    def _set_status(self, state: str, message: str = "") -> None:
+        self._write("status.json", {"state": state, "message": message, "time": utc_now()})
+
+    # Tensors.
+
+    def save_checkpoint(self, state: dict) -> None:
+        """Write checkpoint.pt; the one before it stays as checkpoint.previous.pt."""
+        import torch
+
+        current, previous = (self.path / name for name in CHECKPOINTS)
+        with _replacing(current) as temporary:
+            torch.save(state, temporary)
+            if current.exists():
+                os.replace(current, previous)
+
+    def load_checkpoint(self) -> dict | None:
+        """The last checkpoint that can be read, on the CPU; None where there is none."""
+        import torch
+
+        for file in (self.path / name for name in CHECKPOINTS):
+            try:
+                return torch.load(file, map_location="cpu", weights_only=True)
+            except FileNotFoundError:
+                continue
+            except Exception as error:  # whatever unpickling half a file raises
+                warnings.warn(f"{file} cannot be read ({error}); trying the one before it", stacklevel=2)
+        return None
+
+    def save_encoder(self, weights: dict[str, "Tensor"]) -> None:
+        """Write encoder.safetensors."""
+        from safetensors.torch import save_file
+
+        with _replacing(self.path / "encoder.safetensors") as temporary:
+            save_file({name: tensor.contiguous() for name, tensor in weights.items()}, temporary)
+
+    def load_encoder_weights(self) -> dict[str, "Tensor"]:
+        """The trained encoder's weights. Raises ValueError before training has finished."""
+        from safetensors.torch import load_file
+
+        file = self.path / "encoder.safetensors"
+        if not file.exists():
+            raise ValueError(f"expected {file.name} in {self.path}, got a run that has not finished; resume it first")
+        return load_file(file)
+
+    def save_arrays(self, name: str, **arrays: np.ndarray) -> None:
+        """Write <name>.npy for a single array of that name, <name>.npz for several."""
+        single = list(arrays) == [name]
+        with _replacing(self.path / f"{name}.{'npy' if single else 'npz'}") as temporary, open(temporary, "wb") as file:
+            np.save(file, arrays[name]) if single else np.savez_compressed(file, **arrays)
+
+    def figure(self, name: str) -> Path:
+        """The path of figures/<name>.png."""
+        return self.path / "figures" / f"{name}.png"
+
+    def _read(self, name: str) -> dict:
+        file = self.path / name
+        return json.loads(file.read_text()) if file.exists() else {}
+
+    def _write(self, name: str, values: dict) -> None:
+        with _replacing(self.path / name) as temporary:
+            temporary.write_text(json.dumps(values, indent=1) + "\n")
+
+
+@contextmanager
+def _replacing(file: Path) -> Iterator[Path]:
+    # A reader, or a crash, sees the old file or the new one, never a part of it.
+    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        with open(temporary, "rb") as written:
+            os.fsync(written.fileno())
+        os.replace(temporary, file)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _require_writable(path: Path) -> None:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        probe = path / f".writable.{os.getpid()}"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise ValueError(
+            f"run_dir: expected a directory that can be written, got {path} ({error.strerror}); give another run_dir"
+        ) from error
+
+
+def _require_same(path: Path, before: RunConfig, now: RunConfig) -> None:
+    differences = before.differences(now)
+    if differences:
+        listed = ", ".join(f"{name} {then!r} -> {new!r}" for name, (then, new) in differences.items())
+        raise ValueError(
+            f"run_dir: expected the configuration that {path} was trained with, got {listed}; "
+            "give another run_dir for another run"
+        )

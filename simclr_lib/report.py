@@ -1,0 +1,62 @@
+"""Executed notebooks as reports: papermill runs them into a run directory, nbconvert makes a page of them."""
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from simclr_lib.record import new_run_dir
+
+
+def run_notebook(notebook: str | Path, parameters: Mapping[str, Any], run_dir: str | Path | None = None) -> Path:
+    """Execute `notebook` with papermill and file report.ipynb and report.html in its run directory.
+
+    Args:
+        notebook: a notebook with a cell tagged `parameters`, `run_dir` among them.
+        parameters: what to set there: name -> value.
+        run_dir: the run directory; None: a new one under <root>/runs. One that holds a part of the run is resumed.
+
+    Returns:
+        The run directory.
+
+    Raises:
+        ValueError: where there is no such notebook, or it has no such parameter.
+        papermill.PapermillExecutionError: if a cell fails; report.ipynb then holds its traceback.
+    """
+    import papermill  # slow to import, and only executing needs it
+
+    _require_parameters(notebook, parameters)
+    run_dir = Path(run_dir or new_run_dir(Path(notebook).stem)).absolute()
+    run_dir.mkdir(parents=True, exist_ok=True)
+    report = run_dir / "report.ipynb"
+    papermill.execute_notebook(
+        str(notebook),
+        str(report),
+        parameters={**parameters, "run_dir": str(run_dir)},
+        progress_bar=False,
+        stdout_file=sys.stdout,  # what the cells print, as they print it: an epoch a line
+    )
+    write_page(report)
+    return run_dir
+
+
+def write_page(notebook: str | Path) -> Path:
+    """Write an executed notebook as one .html beside it, pictures inside, which needs no network; returns its path."""
+    from nbconvert import HTMLExporter
+
+    exporter = HTMLExporter(embed_images=True, mathjax_url="", require_js_url="", jquery_url="", mermaid_js_url="")
+    body, _ = exporter.from_filename(str(notebook))
+    page = Path(notebook).with_suffix(".html")
+    page.write_text(body)
+    return page
+
+
+def _require_parameters(notebook: str | Path, parameters: Mapping[str, Any]) -> None:
+    import papermill
+
+    if not Path(notebook).is_file():
+        raise ValueError(f"notebook: expected a file, got {notebook}; the project's are in notebooks/")
+    known = papermill.inspect_notebook(str(notebook))
+    unknown = sorted(set(parameters) - set(known))
+    if unknown:
+        raise ValueError(f"parameters: expected some of {', '.join(sorted(known))}, got {', '.join(unknown)}")
