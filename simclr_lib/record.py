@@ -52,6 +52,7 @@ class Run:
         run = cls(path, config)
         run._write("config.json", config.to_dict())
         run._add_session()
+        run._end_cut_line()
         return run
 
     @classmethod
@@ -79,6 +80,13 @@ class Run:
             if record["kind"] == kind:
                 records[record["step"]] = record
         return [records[step] for step in sorted(records)]
+
+    def _end_cut_line(self) -> None:
+        # A crash can cut the last line short; what is appended next must begin a line of its own.
+        file = self.path / "metrics.jsonl"
+        if file.exists() and not file.read_bytes().endswith(b"\n"):
+            with open(file, "a") as appended:
+                appended.write("\n")
 
     def _metric_lines(self) -> Iterator[dict]:
         file = self.path / "metrics.jsonl"

@@ -1,0 +1,93 @@
+"""Data flows one way: no module imports one that comes after it."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import simclr_lib
+
+PACKAGE = Path(simclr_lib.__file__).parent
+MAY_IMPORT = {  # module -> what it may import from the package
+    "paths": set(),
+    "progress": set(),
+    "config": set(),
+    "embedded": set(),
+    "augment": set(),
+    "model": set(),
+    "loss": set(),
+    "lars": set(),
+    "schedule": set(),
+    "retrieval": set(),
+    "environment": {"paths"},
+    "image_store": {"progress"},
+    "listing": {"embedded", "image_store"},
+    "datasets": {"image_store", "listing", "paths"},
+    "step": {"augment", "loss"},
+    "record": {"config", "environment", "paths"},
+    "training": {
+        "augment",
+        "config",
+        "datasets",
+        "environment",
+        "lars",
+        "model",
+        "progress",
+        "record",
+        "schedule",
+        "step",
+    },
+    "evaluate": {"datasets", "model", "progress", "record", "retrieval"},
+    "plots": {"record"},
+    "report": {"record"},
+    "__main__": {"simclr_lib", "paths", "record", "report"},
+    "__init__": set(),
+}
+
+
+def imported_modules(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "simclr_lib":
+            found.add(node.module.removeprefix("simclr_lib.") if "." in node.module else "simclr_lib")
+        if isinstance(node, ast.Import):
+            found |= {a.name.removeprefix("simclr_lib.") for a in node.names if a.name.startswith("simclr_lib")}
+        assert not (isinstance(node, ast.ImportFrom) and node.level), f"{path.name}: import by the full name"
+    return found
+
+
+def test_no_module_imports_upward():
+    actual = {path.stem: imported_modules(path) for path in PACKAGE.glob("*.py")}
+    assert set(actual) == set(MAY_IMPORT), "a module came or went: say here what it may import"
+    excess = {name: modules - MAY_IMPORT[name] for name, modules in actual.items() if modules - MAY_IMPORT[name]}
+    assert not excess
+
+
+def test_only_plots_draws_and_only_report_executes():
+    for path in PACKAGE.glob("*.py"):
+        text = path.read_text()
+        assert ("matplotlib" in text) == (path.stem == "plots"), path.name
+        assert ("papermill" in text and "import papermill" in text) == (path.stem == "report"), path.name
+
+
+def test_the_package_stays_thin():
+    lines = {path.name: path.read_text().count("\n") for path in PACKAGE.glob("*.py")}
+    assert sum(lines.values()) <= 3200, lines
+    assert max(lines.values()) <= 260, lines
+
+
+def test_help_and_listing_need_no_torch():
+    code = (
+        "import sys, simclr_lib.__main__ as m\n"
+        "m.main(['list'])\n"
+        "try: m.main(['--help'])\nexcept SystemExit: pass\n"
+        "assert 'torch' not in sys.modules, 'torch was imported'"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+def test_the_public_names_are_these():
+    expected = """RunConfig load_images ImageSet Augment build_encoder SimCLR nt_xent LARS parameter_groups
+                  warmup_cosine train Run embed top_k_neighbors knn_accuracy linear_probe"""
+    assert set(simclr_lib.__all__) == set(expected.split())
+    assert all(callable(getattr(simclr_lib, name)) for name in simclr_lib.__all__)

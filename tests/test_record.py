@@ -1,0 +1,148 @@
+"""The run directory: what is written is read back, and a crash leaves something whole."""
+
+import contextlib
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from simclr_lib.config import RunConfig
+from simclr_lib.environment import commit
+from simclr_lib.record import Run, new_run_dir
+
+
+def test_a_run_is_read_back_as_it_was_written(tmp_path):
+    config = RunConfig(epochs=7, seed=3)
+    run = Run.start(tmp_path / "run", config)
+    run.log("step", step=0, loss=1.5)
+    run.log("epoch", step=0, loss=1.25)
+    run.add_to_summary(a=1)
+    run.add_to_summary(b=[2.5])
+    again = Run.open(tmp_path / "run")
+    assert again.config == config
+    assert again.metrics("step") == [{"kind": "step", "step": 0, "loss": 1.5}]
+    assert again.metrics("epoch") == [{"kind": "epoch", "step": 0, "loss": 1.25}]
+    assert again.summary == {"a": 1, "b": [2.5]}
+
+
+def test_the_environment_says_where_a_number_came_from(tmp_path):
+    Run.start(tmp_path, RunConfig())
+    session = Run.start(tmp_path, RunConfig()).environment["sessions"][-1]
+    assert session["packages"]["torch"] == torch.__version__.split("+")[0] or session["packages"]["torch"]
+    assert session["started"].endswith("Z")
+    assert session["cores"] >= 1
+    assert {"commit", "dirty", "python", "platform", "processor"} <= set(session)
+    assert len(Run.open(tmp_path).environment["sessions"]) == 2  # every start and resumption is kept
+
+
+def test_the_commit_and_whether_the_tree_was_dirty(tmp_path, monkeypatch):
+    (tmp_path / "notebooks").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert commit() == {"commit": None, "dirty": None}
+    (tmp_path / "file").write_text("a")
+    git = ["git", "-c", "user.name=a", "-c", "user.email=a@b"]
+    for arguments in (["init", "-q"], ["add", "file"], ["commit", "-qm", "first"]):
+        subprocess.run([*git, *arguments], check=True)
+    head = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True).stdout.strip()
+    assert commit() == {"commit": head, "dirty": False}
+    (tmp_path / "file").write_text("b")
+    assert commit() == {"commit": head, "dirty": True}
+
+
+def test_a_step_done_again_after_a_crash_counts_once_and_a_cut_line_not_at_all(tmp_path):
+    run = Run.start(tmp_path, RunConfig())
+    for step, loss in ((0, 5.0), (1, 4.0), (2, 3.0), (1, 4.5)):
+        run.log("step", step=step, loss=loss)
+    with open(tmp_path / "metrics.jsonl", "a") as file:
+        file.write('{"kind": "step", "step": 3, "lo')
+    assert [(m["step"], m["loss"]) for m in run.metrics()] == [(0, 5.0), (1, 4.5), (2, 3.0)]
+    run = Run.start(tmp_path, RunConfig())
+    run.log("step", step=3, loss=2.0)  # the resumed run's next record must not be lost to the cut line
+    assert run.metrics()[-1]["loss"] == 2.0
+
+
+@pytest.mark.parametrize(
+    ("error", "state"), [(None, "finished"), (KeyboardInterrupt(), "interrupted"), (ValueError("no"), "failed")]
+)
+def test_the_status_says_how_the_work_ended(tmp_path, error, state):
+    run = Run.start(tmp_path, RunConfig())
+    expected = pytest.raises(type(error)) if error else contextlib.nullcontext()
+    with expected, run.recording_status():
+        assert run.status["state"] == "running"
+        if error:
+            raise error
+    assert run.status["state"] == state
+    assert state != "failed" or run.status["message"] == "ValueError: no"
+
+
+def test_the_checkpoint_before_the_last_stays_and_serves_where_the_last_is_damaged(tmp_path):
+    run = Run.start(tmp_path, RunConfig())
+    assert run.load_checkpoint() is None
+    run.save_checkpoint({"epochs_done": 1, "w": torch.ones(3)})
+    run.save_checkpoint({"epochs_done": 2, "w": torch.ones(3)})
+    assert run.load_checkpoint()["epochs_done"] == 2
+    (tmp_path / "checkpoint.pt").write_bytes((tmp_path / "checkpoint.pt").read_bytes()[:100])
+    with pytest.warns(UserWarning, match="cannot be read"):
+        assert run.load_checkpoint()["epochs_done"] == 1
+
+
+def test_a_failed_write_leaves_the_file_before_it_and_no_litter(tmp_path):
+    run = Run.start(tmp_path, RunConfig())
+    run.save_checkpoint({"epochs_done": 1})
+    before = sorted(path.name for path in tmp_path.iterdir())
+    with pytest.raises(Exception, match="pickle"):
+        run.save_checkpoint({"epochs_done": 2, "bad": lambda: None})
+    assert run.load_checkpoint()["epochs_done"] == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == before
+
+
+def test_encoder_and_arrays_round_trip(tmp_path):
+    run = Run.start(tmp_path, RunConfig())
+    with pytest.raises(ValueError, match="has not finished"):
+        run.load_encoder_weights()
+    weights = {"w": torch.randn(4, 3).to(memory_format=torch.contiguous_format), "b": torch.randn(4, 3, 2, 2)}
+    run.save_encoder({"w": weights["w"], "b": weights["b"].to(memory_format=torch.channels_last)})
+    assert all(torch.equal(weights[name], tensor) for name, tensor in run.load_encoder_weights().items())
+    run.save_arrays("embeddings", embeddings=np.arange(6.0).reshape(2, 3))
+    run.save_arrays("neighbors", ids=np.arange(3), similarities=np.ones(3))
+    assert np.load(tmp_path / "embeddings.npy", mmap_mode="r").shape == (2, 3)
+    assert set(np.load(tmp_path / "neighbors.npz")) == {"ids", "similarities"}
+
+
+def test_another_configuration_is_refused_and_another_machine_is_not(tmp_path):
+    run = Run.start(tmp_path, RunConfig(epochs=5))
+    Run.start(tmp_path, RunConfig(epochs=6))  # nothing was trained yet: nothing is lost
+    run.save_checkpoint({"epochs_done": 1})
+    Run.start(tmp_path, RunConfig(epochs=6, num_workers=3))
+    with pytest.raises(ValueError, match=r"epochs 6 -> 7.*another run_dir"):
+        Run.start(tmp_path, RunConfig(epochs=7))
+
+
+def test_a_directory_that_cannot_be_written_is_refused(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match=r"expected a directory that can be written.*give another run_dir"):
+        Run.start(tmp_path / "file" / "run", RunConfig())
+    with pytest.raises(ValueError, match=r"expected a run directory with a config\.json"):
+        Run.open(tmp_path / "none")
+
+
+def test_new_runs_go_below_the_root(tmp_path, monkeypatch):
+    (tmp_path / "notebooks").mkdir()
+    monkeypatch.chdir(tmp_path / "notebooks")
+    path = new_run_dir("03_cifar10")
+    assert path.parent == tmp_path / "runs"
+    assert path.name.endswith("-03_cifar10")
+    assert not path.exists()
+
+
+def test_reading_a_run_needs_no_torch(tmp_path):
+    Run.start(tmp_path, RunConfig()).log("step", step=0, loss=1.0)
+    code = (
+        "import sys, json; from simclr_lib.record import Run; "
+        f"run = Run.open({str(tmp_path)!r}); assert 'torch' not in sys.modules; print(json.dumps(run.metrics()))"
+    )
+    out = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+    assert json.loads(out)[0]["loss"] == 1.0
