@@ -7,6 +7,7 @@ CHOICES = {
     "dataset": ("embedded", "cifar10", "stl10", "caltech101", "folder"),
     "resize": ("squash", "crop"),
     "unreadable": ("refuse", "skip"),
+    "arch": ("convnet", "alexnet", "resnet18", "resnet34", "resnet50", "vit_tiny", "vit_small"),  # as in model.py
     "stem": ("imagenet", "cifar"),
     "norm": ("batch", "group"),
     "optimizer": ("sgd", "lars", "adamw"),
@@ -62,6 +63,13 @@ class RunConfig:
     def __post_init__(self) -> None:
         for name, choices in CHOICES.items():
             _require(getattr(self, name) in choices, name, f"one of {', '.join(choices)}", getattr(self, name))
+        for name in ("blur", "compile"):
+            _require(isinstance(getattr(self, name), bool), name, "True or False", getattr(self, name))
+        for name in ("split", "device"):
+            value = getattr(self, name)
+            _require(isinstance(value, str) and value != "", name, "a name", value)
+        value = self.data_root
+        _require(value is None or isinstance(value, str), "data_root", "None or a folder as a string", value)
         for name in ("image_size", "projection_dim", "epochs"):
             _require(_is_count(getattr(self, name)), name, "a whole number of at least 1", getattr(self, name))
         for name in ("store_size", "limit_images", "num_workers"):
@@ -74,8 +82,10 @@ class RunConfig:
         _require(_is_count(value) and value >= 2, "batch_size", "at least 2 images (one has no negatives)", value)
         _require(_is_number(self.momentum) and 0 <= self.momentum < 1, "momentum", "a number in [0, 1)", self.momentum)
         value = self.temperature
-        _require(value is None or (_is_number(value) and value > 0), "temperature", "None (the rule) or above 0", value)
-        _require(isinstance(self.seed, int) and self.seed >= 0, "seed", "a whole number of at least 0", self.seed)
+        holds = value is None or (_is_number(value) and 0 < value < math.inf)
+        _require(holds, "temperature", "None (the rule) or a number above 0", value)
+        holds = _is_number(self.seed) and isinstance(self.seed, int) and self.seed >= 0
+        _require(holds, "seed", "a whole number of at least 0", self.seed)
 
     @property
     def actual_learning_rate(self) -> float:
@@ -128,7 +138,8 @@ class RunConfig:
 
     def warmup_steps(self, images: int) -> int:
         """Steps of linear warm-up: `warmup_epochs`, but at most a tenth of the training."""
-        return int(min(self.warmup_epochs, self.epochs / 10) * self.steps_per_epoch(images))
+        steps = self.steps_per_epoch(images)
+        return int(min(self.warmup_epochs * steps, self.epochs * steps / 10))
 
     def to_dict(self) -> dict:
         """Every field, as json can hold it."""

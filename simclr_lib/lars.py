@@ -1,5 +1,6 @@
 """LARS (You et al. 2017, arXiv 1708.03888) as SimCLR uses it, and the parameter groups of every optimizer here."""
 
+import math
 from collections.abc import Iterable
 
 import torch
@@ -39,7 +40,8 @@ class LARS(Optimizer):
         weight_decay: float = 1e-6,
         trust_coefficient: float = 1e-3,
     ) -> None:
-        if lr < 0 or weight_decay < 0 or trust_coefficient <= 0 or not 0 <= momentum < 1:
+        finite = all(math.isfinite(value) for value in (lr, momentum, weight_decay, trust_coefficient))
+        if not finite or lr < 0 or weight_decay < 0 or trust_coefficient <= 0 or not 0 <= momentum < 1:
             raise ValueError(
                 "expected lr >= 0, 0 <= momentum < 1, weight_decay >= 0 and trust_coefficient > 0, "
                 f"got {lr}, {momentum}, {weight_decay} and {trust_coefficient}"
@@ -67,7 +69,10 @@ class LARS(Optimizer):
         if group["adapt"]:
             gradient = gradient + group["weight_decay"] * weight
             ratio = trust_ratio(weight, gradient, group["trust_coefficient"])
-        velocity = self.state[weight].setdefault("velocity", torch.zeros_like(weight))
+        state = self.state[weight]
+        if not state:
+            state["velocity"] = torch.zeros_like(weight)
+        velocity = state["velocity"]
         velocity.mul_(group["momentum"]).add_(group["lr"] * ratio * gradient)
         weight.sub_(velocity)
 

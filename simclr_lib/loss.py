@@ -26,11 +26,15 @@ def nt_xent(z_a: Tensor, z_b: Tensor, temperature: float = 0.5) -> Tensor:
             (it has no direction, so no cosine similarity).
     """
     _check(z_a, z_b, temperature)
-    z = normalize(torch.cat([z_a, z_b]))  # (2N, P)
-    logits = z @ z.T / temperature  # (2N, 2N)
-    itself = torch.eye(len(z), dtype=torch.bool, device=z.device)
-    positive = torch.arange(len(z), device=z.device).roll(len(z_a))
-    return F.cross_entropy(logits.masked_fill(itself, -torch.inf), positive)
+    n = len(z_a)
+    with torch.autocast(z_a.device.type, enabled=False):  # which would take the product below in half precision
+        z = normalize(torch.cat([z_a, z_b]))  # (2N, P)
+        logits = z @ z.T / temperature  # (2N, 2N)
+    positive = logits.diagonal(n).repeat(2)  # of anchor i at column i + N, and the same for anchor i + N at column i
+    no_negative = torch.eye(n, dtype=torch.bool, device=z.device).repeat(2, 2)  # the anchor itself and its positive
+    negatives = logits.masked_fill(no_negative, torch.finfo(z.dtype).min).logsumexp(dim=1)
+    # -log(e^p / (e^p + e^n)), as a difference first: cross_entropy rounds the small losses of aligned views away.
+    return -F.logsigmoid(positive - negatives).mean()
 
 
 def normalize(z: Tensor) -> Tensor:
@@ -56,5 +60,5 @@ def _check(z_a: Tensor, z_b: Tensor, temperature: float) -> None:
         )
     if not z_a.is_floating_point() or z_a.dtype != z_b.dtype:
         raise ValueError(f"expected two projections of one floating dtype, got {z_a.dtype} and {z_b.dtype}")
-    if not temperature > 0:
-        raise ValueError(f"expected a positive temperature, got {temperature}; SimCLR uses 0.05 to 1")
+    if not 0 < temperature < float("inf"):
+        raise ValueError(f"expected a positive, finite temperature, got {temperature}; SimCLR uses 0.05 to 1")

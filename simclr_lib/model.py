@@ -152,6 +152,8 @@ def _check(arch: str, stem: str, norm: str, image_size: int, dropout: float) -> 
     for what, value, choices in (("arch", arch, ARCHS), ("stem", stem, STEMS), ("norm", norm, NORMS)):
         if value not in choices:
             raise ValueError(f"expected {what} to be one of {', '.join(choices)}, got {value!r}")
+    if image_size < 1:
+        raise ValueError(f"expected image_size of at least 1 pixel, got {image_size}")
     if stem == "cifar" and arch != "convnet" and arch not in RESNETS:
         raise ValueError(f"expected stem='imagenet' with {arch}, got 'cifar', which only convnet and the ResNets have")
     if arch == "alexnet" and image_size < 63:

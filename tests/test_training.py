@@ -1,0 +1,260 @@
+"""Training: reproducible, resumable, stopped by what is not finite, refused before work is lost."""
+
+import math
+import os
+
+import pytest
+import torch
+
+from simclr_lib import Augment, Run, RunConfig, load_images, train, warmup_cosine
+from simclr_lib.loss import nt_xent
+from simclr_lib.model import SimCLR, build_encoder
+from simclr_lib.training import Trainer, describe, generator_at
+
+TINY = dict(dataset="embedded", norm="group", blur=False, limit_images=72, batch_size=16, epochs=4, device="cpu")
+
+
+def weights(run: Run) -> dict[str, torch.Tensor]:
+    return run.load_checkpoint()["model"]
+
+
+def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_a_run_is_recorded_whole(tmp_path):
+    config = RunConfig(**TINY, warmup_epochs=10)
+    run = train(config, tmp_path / "run")
+    steps = 72 // 16 * 4  # the 8 images left over wait for the next shuffle
+    records = run.metrics()
+    assert [r["step"] for r in records] == list(range(steps))
+    assert [r["learning_rate"] for r in records] == [0.1 * warmup_cosine(s, steps, 1) for s in range(steps)]
+    epochs = run.metrics("epoch")
+    assert [e["epoch"] for e in epochs] == [0, 1, 2, 3]
+    losses = [r["loss"] for r in records[4:8]]
+    assert epochs[1]["loss"] == pytest.approx(sum(losses) / 4)
+    assert run.status["state"] == "finished"
+    files = {path.name for path in run.path.iterdir()}
+    assert files == {
+        "config.json",
+        "metrics.jsonl",
+        "status.json",
+        "environment.json",
+        "image_ids.npy",
+        "checkpoint.pt",
+        "checkpoint.previous.pt",
+        "encoder.safetensors",
+    }
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "lars"])
+def test_the_first_steps_are_those_of_a_loop_written_out(tmp_path, optimizer):
+    config = RunConfig(**{**TINY, "epochs": 1}, optimizer=optimizer, learning_rate=0.01, weight_decay=0.1)
+    run = train(config, tmp_path)
+
+    torch.manual_seed(0)
+    model = SimCLR(build_encoder("convnet", stem="cifar", norm="group", image_size=32))
+    images = load_images("embedded", limit=72, seed=0).images
+    order = torch.randperm(72, generator=generator_at(0, 0, 0))
+    decay = {n: 0.1 if p.ndim > 1 else 0.0 for n, p in model.named_parameters()}
+    velocity = {n: torch.zeros_like(p) for n, p in model.named_parameters()}
+    for step in range(4):
+        rate = 0.01 * 0.5 * (1 + math.cos(math.pi * step / 4))
+        batch = images[order[step * 16 : step * 16 + 16]]
+        augment, generator = Augment(32, 1.0, blur=False), generator_at(0, 1, step)
+        view_a, view_b = augment(batch, generator), augment(batch, generator)
+        loss = nt_xent(model(view_a), model(view_b), 0.5)
+        assert run.metrics()[step]["loss"] == pytest.approx(loss.item(), rel=1e-5)
+        model.zero_grad()
+        loss.backward()
+        with torch.no_grad():
+            for name, w in model.named_parameters():
+                g = w.grad + decay[name] * w
+                ratio = 1e-3 * w.norm() / g.norm() if optimizer == "lars" and w.ndim > 1 else 1.0
+                velocity[name] = 0.9 * velocity[name] + (rate * ratio if optimizer == "lars" else 1.0) * g
+                w -= velocity[name] * (1.0 if optimizer == "lars" else rate)
+    for name, weight in weights(run).items():
+        torch.testing.assert_close(weight, model.state_dict()[name], rtol=1e-3, atol=1e-5)
+
+
+def test_adamw_has_the_same_groups():
+    config = RunConfig(**TINY, optimizer="adamw", learning_rate=2e-3, weight_decay=0.1)
+    trainer = Trainer(config)
+    decays = {p: group["weight_decay"] for group in trainer.optimizer.param_groups for p in group["params"]}
+    assert isinstance(trainer.optimizer, torch.optim.AdamW)
+    assert {p: 0.1 if p.ndim > 1 else 0.0 for p in trainer.model.parameters()} == decays
+    assert trainer.optimizer.defaults["lr"] == 2e-3
+
+
+def test_the_same_seed_gives_the_same_run_and_another_seed_another(tmp_path):
+    first, again = (train(RunConfig(**TINY), tmp_path / name) for name in "ab")
+    other = train(RunConfig(**TINY, seed=1), tmp_path / "c")
+    assert same(weights(first), weights(again))
+    assert [m["loss"] for m in first.metrics()] == [m["loss"] for m in again.metrics()]
+    assert not same(weights(first), weights(other))
+
+
+class Interrupted(BaseException):
+    """Stands for a crash: nothing in the library catches it."""
+
+
+@pytest.mark.parametrize("crash_at", [2, 9, 15])
+def test_a_resumed_run_is_the_run_that_was_never_interrupted(tmp_path, monkeypatch, crash_at):
+    config = RunConfig(**TINY, optimizer="lars")
+    whole = train(config, tmp_path / "whole")
+
+    def step_until_crash(trainer, step, images, _step=Trainer._step):
+        if step == crash_at:
+            raise Interrupted
+        return _step(trainer, step, images)
+
+    with monkeypatch.context() as patch, pytest.raises(Interrupted):
+        patch.setattr(Trainer, "_step", step_until_crash)
+        train(config, tmp_path / "resumed")
+    assert Run.open(tmp_path / "resumed").status["state"] == "failed"
+    torch.manual_seed(123)  # what was drawn before must not matter
+    resumed = train(config, tmp_path / "resumed")
+    assert same(weights(whole), weights(resumed))
+    assert [m["loss"] for m in whole.metrics()] == [m["loss"] for m in resumed.metrics()]
+    assert resumed.status["state"] == "finished"
+
+
+def test_a_resumed_run_with_dropout_is_the_run_that_was_never_interrupted(tmp_path, monkeypatch):
+    import simclr_lib.training as training
+
+    def with_dropout(**options):
+        return build_encoder("vit_tiny", image_size=options["image_size"], dropout=0.5)
+
+    monkeypatch.setattr(training, "build_encoder", with_dropout)
+    config = RunConfig(**{**TINY, "limit_images": 8, "batch_size": 4, "epochs": 2, "stem": "imagenet"}, arch="vit_tiny")
+    whole = train(config, tmp_path / "whole")
+    monkeypatch.setattr(
+        training.Trainer, "fit", lambda trainer, images, run, fit=Trainer.fit: fit(trainer, images, crashing(run))
+    )
+
+    def crashing(run):
+        save = run.save_checkpoint
+        run.save_checkpoint = lambda state: (save(state), (_ for _ in ()).throw(Interrupted))
+        return run
+
+    with pytest.raises(Interrupted):
+        train(config, tmp_path / "resumed")
+    monkeypatch.undo()
+    monkeypatch.setattr(training, "build_encoder", with_dropout)
+    assert same(weights(whole), weights(train(config, tmp_path / "resumed")))
+
+
+def test_a_finished_run_is_not_trained_again(tmp_path):
+    run = train(RunConfig(**TINY), tmp_path)
+    before = (tmp_path / "metrics.jsonl").read_text()
+    again = train(RunConfig(**TINY), tmp_path)
+    assert (tmp_path / "metrics.jsonl").read_text() == before
+    assert same(weights(run), weights(again))
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_checkpoint(tmp_path, monkeypatch):
+    import simclr_lib.training as training
+
+    def broken_at_9(*arguments, calls=[], **options):  # noqa: B006 (it counts)
+        calls.append(1)
+        loss = step(*arguments, **options)
+        return loss * math.nan if len(calls) == 10 else loss
+
+    step = training.simclr_step
+    monkeypatch.setattr(training, "simclr_step", broken_at_9)
+    with pytest.raises(FloatingPointError, match=r"the loss at step 9 is not.*Lower learning_rate"):
+        train(RunConfig(**TINY), tmp_path)
+    run = Run.open(tmp_path)
+    assert run.load_checkpoint()["epochs_done"] == 2
+    assert run.status["state"] == "failed"
+    assert "step 9" in run.status["message"]
+    assert [m["step"] for m in run.metrics()] == list(range(9))
+
+
+def test_an_absurd_learning_rate_is_stopped_with_its_remedy(tmp_path):
+    with pytest.raises((FloatingPointError, ValueError), match="learning.rate") as error:
+        train(RunConfig(**{**TINY, "norm": "batch"}, learning_rate=1e30), tmp_path)
+    assert Run.open(tmp_path).status["message"].endswith(str(error.value))
+
+
+def test_weights_that_are_not_finite_are_never_a_checkpoint(tmp_path, monkeypatch):
+    import simclr_lib.training as training
+
+    def poison(model, *arguments, **options):
+        loss = step(model, *arguments, **options)
+        with torch.no_grad():
+            model.projection_head[0].bias[0] = math.inf
+        return loss
+
+    step = training.simclr_step
+    monkeypatch.setattr(training, "simclr_step", poison)
+    with pytest.raises(FloatingPointError, match="projection_head.0.bias"):
+        train(RunConfig(**{**TINY, "batch_size": 72}), tmp_path)
+    assert Run.open(tmp_path).load_checkpoint() is None
+
+
+def test_training_brings_the_loss_down(tmp_path):
+    config = RunConfig(**{**TINY, "limit_images": 256, "batch_size": 64, "epochs": 5}, temperature=0.2)
+    epochs = train(config, tmp_path).metrics("epoch")
+    assert epochs[-1]["loss"] < epochs[0]["loss"] < config.chance_loss + 0.1
+
+
+def test_no_label_reaches_training(tmp_path, monkeypatch):
+    import simclr_lib.training as training
+
+    def unlabelled(*arguments, **options):
+        images = load_images(*arguments, **options)
+        object.__setattr__(images, "labels", None)
+        return images
+
+    expected = train(RunConfig(**TINY), tmp_path / "a")
+    monkeypatch.setattr(training, "load_images", unlabelled)
+    assert same(weights(expected), weights(train(RunConfig(**TINY), tmp_path / "b")))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"batch_size": 73}, r"batch_size: expected at most the 72 images.*got 73.*lower batch_size"),
+        ({"limit_images": 1}, r"batch_size: expected at most the 1 images.*got 16"),
+        ({"dataset": "folder", "data_root": "nowhere"}, "a folder that exists"),
+        ({"device": "cuda:99"}, r"device: expected one of this machine's"),
+        ({"arch": "alexnet"}, "stem"),
+        ({"store_size": 64, "dataset": "caltech101", "data_root": "nowhere"}, "embedded|all"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_training(tmp_path, monkeypatch, change, message):
+    monkeypatch.setattr(Trainer, "_step", lambda *_: pytest.fail("training began"))
+    monkeypatch.setattr("simclr_lib.datasets._download", lambda *_: (_ for _ in ()).throw(ValueError("embedded")))
+    with pytest.raises(ValueError, match=message):
+        train(RunConfig(**{**TINY, **change}), tmp_path / "run")
+
+
+def test_an_empty_folder_is_refused(tmp_path):
+    os.makedirs(tmp_path / "images")
+    config = RunConfig(**{**TINY, "dataset": "folder", "data_root": str(tmp_path / "images"), "limit_images": None})
+    with pytest.raises(ValueError, match="expected class folders"):
+        train(config, tmp_path / "run")
+
+
+def test_a_run_directory_that_cannot_be_written_is_refused_before_loading(tmp_path, monkeypatch):
+    monkeypatch.setattr("simclr_lib.training.load_images", lambda *_, **__: pytest.fail("images were loaded"))
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match="can be written"):
+        train(RunConfig(**TINY), tmp_path / "file")
+
+
+def test_what_is_printed_before_training_is_what_follows_from_the_configuration():
+    config = RunConfig(**TINY, lr_scaling="linear", warmup_epochs=10)
+    text = describe(config, load_images("embedded", limit=72))
+    for expected in ("72 of embedded", "4 an epoch, 16 in all, 1 of warm-up", "0.00625", "30 per anchor", "3.434"):
+        assert expected in text
+
+
+def test_places_in_training_have_random_numbers_of_their_own():
+    draws = {
+        tuple(torch.rand(3, generator=generator_at(*place)).tolist())
+        for place in ((0, 0, 1), (0, 1, 0), (1, 0, 0), (0, 1, 1), (0, 0, 0), (10, 1), (1, 10))
+    }
+    assert len(draws) == 7
+    assert torch.equal(torch.rand(3, generator=generator_at(4, 2)), torch.rand(3, generator=generator_at(4, 2)))
