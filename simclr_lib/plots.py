@@ -1,63 +1,36 @@
-"""The figures: one style, readable on light and dark pages, in colours that colour-blind readers can tell apart.
+"""The figures: images, view pairs, loss curves, neighbours, scores. `canvas` says how they look.
 
 N images or samples, S their side in pixels, k neighbours. Images are (., 3, S, S), uint8 or float in [0, 1].
 """
 
-import base64
-import io
 import math
-import textwrap
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib import style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.font_manager import FontProperties
 from matplotlib.lines import Line2D
-from matplotlib.patches import Rectangle
-from matplotlib.textpath import text_to_path
 from matplotlib.ticker import MaxNLocator
 
-# Okabe & Ito 2008, "Color Universal Design", without the yellow, which is faint on white.
-BLUE, ORANGE, GREEN, PURPLE, SKY, VERMILION = "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00"
-COLORS, GREY = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY), "#595959"
-HIT, MISS = "✓", "✗"
-SMALL = 8.5  # points, the least that is read without effort at the size on screen
-CELL = 1.2  # inches, the side of an image in a grid
-STYLE = {
-    "font.family": ["DejaVu Sans"],  # comes with matplotlib and has the marks of hit and miss
-    "font.size": 10,
-    "figure.facecolor": "white",  # opaque: black text stays readable on a dark page
-    "figure.dpi": 100,
-    "figure.titlesize": 12,
-    "axes.titlesize": SMALL,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.labelpad": 4,
-}
-styled = style.context(["default", STYLE])  # not left to the reader's own style: a dark one has white text
+from simclr_lib.canvas import (
+    BLUE,
+    CELL,
+    COLORS,
+    GREY,
+    HIT,
+    MISS,
+    SMALL,
+    VERMILION,
+    elided,
+    frame,
+    new_figure,
+    save_figure,
+    show_image,
+    styled,
+)
 
-
-class InlineFigure(Figure):
-    """A figure that shows itself once, at 2x, as the last expression of a cell; pyplot neither knows nor needs it."""
-
-    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> tuple[dict, dict]:
-        buffer = io.BytesIO()
-        _save_png(self, buffer)
-        width, height = (int(side) for side in self.get_size_inches() * self.dpi)
-        png = base64.b64encode(buffer.getvalue()).decode()
-        return {"image/png": png}, {"image/png": {"width": width, "height": height}}
-
-
-def save_figure(figure: Figure, path: str | Path) -> Path:
-    """Write a PNG at twice the size on screen, creating the folders above it; returns the path."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    _save_png(figure, path)
-    return path
+__all__ = ["image_grid", "loss_curve", "neighbor_grid", "save_figure", "score_bars", "view_pairs"]
 
 
 @styled
@@ -69,14 +42,14 @@ def image_grid(images: Any, titles: Sequence[str] | None = None, columns: int = 
         )
     columns = min(columns, _count("images", images))
     rows = math.ceil(len(images) / columns)
-    figure = _figure(columns * CELL, rows * (CELL + (0.25 if titles is not None else 0)), title)
+    figure = new_figure(columns * CELL, rows * (CELL + (0.25 if titles is not None else 0)), title)
     for index, axes in enumerate(np.ravel(figure.subplots(rows, columns))):
         if index >= len(images):
             axes.set_axis_off()
             continue
-        _show(axes, images[index])
+        show_image(axes, images[index])
         if titles is not None:
-            axes.set_title(_elided(str(titles[index]), CELL - 0.08), pad=3)
+            axes.set_title(elided(str(titles[index]), CELL - 0.08), pad=3)
     return figure
 
 
@@ -88,11 +61,11 @@ def view_pairs(images: Any, views_a: Any, views_b: Any, title: str | None = None
             f"views: expected as many as images, got {len(images)} images, {len(views_a)} and {len(views_b)} views; "
             "pass the views of these images"
         )
-    figure = _figure(_count("images", images) * CELL + 0.7, 3 * CELL, title)
+    figure = new_figure(_count("images", images) * CELL + 0.7, 3 * CELL, title)
     grid = figure.subplots(3, len(images), squeeze=False)
     for row, (name, pictures) in enumerate({"image": images, "view a": views_a, "view b": views_b}.items()):
         for axes, picture in zip(grid[row], pictures, strict=True):
-            _show(axes, picture)
+            show_image(axes, picture)
         grid[row, 0].set_ylabel(name, rotation=0, ha="right", va="center")
     return figure
 
@@ -106,7 +79,7 @@ def loss_curve(curves: Mapping[str, Any], batch_size: int, title: str | None = N
     Raises ValueError on a run without a loss and where there is no run.
     """
     _count("curves", curves)
-    figure = _figure(7.2, 4.0, title)
+    figure = new_figure(7.2, 4.0, title)
     axes = figure.subplots()
     handles = [_draw_run(axes, name, curve, index) for index, (name, curve) in enumerate(curves.items())]
     chance = math.log(2 * batch_size - 1)
@@ -149,7 +122,7 @@ def neighbor_grid(
         gallery_images, gallery_labels = images, labels
     rows, k = _count("query_ids", query_ids), indices.shape[1]
     cell = CELL if k <= 6 else 1.0
-    figure = _figure((k + 1.25) * cell, rows * (cell + (0.4 if labels is not None else 0.25)) + 0.5, title)
+    figure = new_figure((k + 1.25) * cell, rows * (cell + (0.4 if labels is not None else 0.25)) + 0.5, title)
     grid = figure.subplots(rows, k + 2, squeeze=False, width_ratios=[1, 0.12] + [1] * k)
     for axes_row, query in zip(grid, (int(query) for query in query_ids), strict=True):
         _show_query(axes_row[0], images[query], _class_name(labels, query, class_names), query, cell)
@@ -180,7 +153,7 @@ def score_bars(
     names = list(dict.fromkeys(name for group in scores.values() for name in group))
     colors = {name: COLORS[index % len(COLORS)] for index, name in enumerate(names)}
     tops = np.cumsum([0] + [len(bars) + 1.2 for bars in scores.values()])  # a group's heading, above its bars
-    figure = _figure(7.2, 0.3 * tops[-1] + 0.7, title)
+    figure = new_figure(7.2, 0.3 * tops[-1] + 0.7, title)
     axes, ticks = figure.subplots(), []
     for top, (group, bars) in zip(tops, scores.items(), strict=False):
         ticks += [(top, group, "bold"), *((top + y, name, "normal") for y, name in enumerate(bars, start=1))]
@@ -194,61 +167,24 @@ def score_bars(
     return figure
 
 
-def _figure(width: float, height: float, title: str | None) -> Figure:
-    """An empty figure whose drawing area is about width x height inches; the title breaks into lines that fit."""
-    width = max(width, 2.5)
-    lines = textwrap.wrap(title, int(width * 9)) if title else []
-    figure = InlineFigure(figsize=(width, height + 0.25 * len(lines) + 0.1), layout="constrained")
-    if lines:
-        figure.suptitle("\n".join(lines))
-    return figure
-
-
-def _save_png(figure: Figure, target: Any) -> None:
-    figure.savefig(target, format="png", dpi=2 * figure.dpi, facecolor=figure.get_facecolor(), transparent=False)
-
-
 def _count(name: str, items: Any) -> int:
     if len(items) == 0:
         raise ValueError(f"{name}: expected at least one, got none; there is nothing to draw")
     return len(items)
 
 
-def _pixels(image: Any) -> np.ndarray:
-    """(3, S, S) tensor or array on any device, uint8 or float -> (S, S, 3) as matplotlib takes it."""
-    image = np.asarray(image.detach().cpu() if hasattr(image, "detach") else image)
-    if image.ndim != 3 or image.shape[0] != 3:
-        raise ValueError(f"image: expected (3, S, S), got {image.shape}; channels come first")
-    pixels = image.transpose(1, 2, 0)
-    return pixels if pixels.dtype == np.uint8 else pixels.astype(np.float32).clip(0, 1)
-
-
-def _show(axes: Axes, image: Any) -> None:
-    """An image without axes. Small ones are drawn as the pixels they are; thinning out large ones needs a filter."""
-    pixels = _pixels(image)
-    axes.imshow(pixels, interpolation="nearest" if max(pixels.shape) <= 128 else "antialiased")
-    axes.set(xticks=[], yticks=[])
-    axes.spines[:].set_visible(False)
-
-
-def _frame(axes: Axes, color: str, width: float, linestyle: Any = "-") -> None:
-    """A frame around the image, not over it, so that its dashes stand on white."""
-    place = {"xy": (-0.02, -0.02), "width": 1.04, "height": 1.04, "transform": axes.transAxes, "clip_on": False}
-    axes.add_patch(Rectangle(**place, fill=False, color=color, linewidth=width, linestyle=linestyle, capstyle="butt"))
-
-
 def _show_query(axes: Axes, image: Any, name: str, query: int, cell: float) -> None:
-    _show(axes, image)
-    _frame(axes, "black", 1)
-    axes.set_xlabel(f"{_elided(name, cell - 0.08)}\nid {query}".strip(), fontsize=SMALL)
+    show_image(axes, image)
+    frame(axes, "black", 1)
+    axes.set_xlabel(f"{elided(name, cell - 0.08)}\nid {query}".strip(), fontsize=SMALL)
 
 
 def _show_neighbor(axes: Axes, image: Any, name: str, similarity: float, hit: bool | None, cell: float) -> None:
-    _show(axes, image)
+    show_image(axes, image)
     mark = {True: f"{HIT} ", False: f"{MISS} ", None: ""}[hit]
     if hit is not None:
-        _frame(axes, BLUE if hit else VERMILION, 2.5, "-" if hit else (0, (2, 1.2)))
-    axes.set_xlabel(f"{_elided(mark + name, cell - 0.08)}\n{similarity:.3f}".strip(), fontsize=SMALL)
+        frame(axes, BLUE if hit else VERMILION, 2.5, "-" if hit else (0, (2, 1.2)))
+    axes.set_xlabel(f"{elided(mark + name, cell - 0.08)}\n{similarity:.3f}".strip(), fontsize=SMALL)
 
 
 def _is_hit(labels: Any, query: int, gallery_labels: Any, index: int) -> bool | None:
@@ -262,15 +198,6 @@ def _class_name(labels: Any, index: int, class_names: Sequence[str] | None) -> s
         return ""
     label = int(labels[index])
     return "unlabelled" if label < 0 else class_names[label] if class_names is not None else f"class {label}"
-
-
-def _elided(text: str, width: float) -> str:
-    """As much of a text as `width` inches hold of small type, with an ellipsis where that is not all."""
-    font, shown = FontProperties(family=STYLE["font.family"], size=SMALL), text
-    while shown and text_to_path.get_text_width_height_descent(shown, font, ismath=False)[0] > 72 * width:
-        text = text[:-1]
-        shown = text + "…"
-    return shown
 
 
 def _draw_run(axes: Axes, name: str, curve: Any, index: int) -> Line2D:

@@ -1,5 +1,4 @@
 import os
-import tarfile
 import tempfile
 import time
 import urllib.error
@@ -17,7 +16,6 @@ from simclr_lib.datasets import ImageSet, load_images
 from simclr_lib.embedded import generate
 
 RNG = np.random.default_rng()
-SHARED_DATA = Path(os.environ.get("SIMCLR_SHARED_DATA") or Path(__file__).parents[2] / "shared/data")
 
 
 def write_images(folder, *names: str, size: tuple[int, int] = (10, 12)) -> None:
@@ -404,29 +402,8 @@ def test_a_download_that_lacks_files_is_told(tmp_path, monkeypatch):
 # Real images
 
 
-def unpack(root: Path, split: str, per_class: int, classes: int) -> None:
-    """The first images of the first classes of CIFAR-10 as JPEG; the archive is read no further."""
-    counts = {}
-    with tarfile.open(SHARED_DATA / "cifar10.tar.xz", "r|xz") as archive:
-        for member in archive:
-            if not member.isfile() or not member.name.startswith(split):
-                continue
-            folder = os.path.dirname(member.name)
-            counts[folder] = counts.get(folder, 0) + 1
-            if len(counts) > classes:
-                return
-            if counts[folder] <= per_class:
-                archive.extract(member, root / "cifar10", filter="data")
-
-
-needs_cifar10 = pytest.mark.skipif(
-    not (SHARED_DATA / "cifar10.tar.xz").exists(), reason=f"no cifar10.tar.xz in {SHARED_DATA} ($SIMCLR_SHARED_DATA)"
-)
-
-
-@needs_cifar10
-def test_real_cifar10(tmp_path):
-    unpack(tmp_path, "train", per_class=150, classes=2)
+def test_real_cifar10(tmp_path, unpack_cifar10):
+    unpack_cifar10(tmp_path, "train", per_class=150, classes=2)
     images = load_images("cifar10", "train", tmp_path)
     assert_consistent(images)
     assert images.class_names == ["airplane", "automobile"]
@@ -436,15 +413,14 @@ def test_real_cifar10(tmp_path):
 
 
 @pytest.fixture
-def all_of_cifar10():
+def all_of_cifar10(unpack_cifar10):
     with tempfile.TemporaryDirectory() as root:  # pytest would keep 60,000 files, and delete them minutes later
-        unpack(Path(root), "train", per_class=5000, classes=10)
-        unpack(Path(root), "test", per_class=1000, classes=10)
+        unpack_cifar10(Path(root), "train", per_class=5000, classes=10)
+        unpack_cifar10(Path(root), "test", per_class=1000, classes=10)
         yield root
 
 
 @pytest.mark.slow
-@needs_cifar10
 def test_60000_files_open_in_two_seconds_the_second_time(all_of_cifar10):
     first = [load_images("cifar10", split, all_of_cifar10) for split in ("train", "test")]
     assert [len(images) for images in first] == [50000, 10000]

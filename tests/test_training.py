@@ -108,9 +108,10 @@ def test_a_resumed_run_is_the_run_that_was_never_interrupted(tmp_path, monkeypat
             raise Interrupted
         return _step(trainer, step, images)
 
-    with monkeypatch.context() as patch, pytest.raises(Interrupted):
+    with monkeypatch.context() as patch:
         patch.setattr(Trainer, "_step", step_until_crash)
-        train(config, tmp_path / "resumed")
+        with pytest.raises(Interrupted):
+            train(config, tmp_path / "resumed")
     assert Run.open(tmp_path / "resumed").status["state"] == "failed"
     torch.manual_seed(123)  # what was drawn before must not matter
     resumed = train(config, tmp_path / "resumed")
@@ -172,7 +173,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_checkpo
 
 
 def test_an_absurd_learning_rate_is_stopped_with_its_remedy(tmp_path):
-    with pytest.raises((FloatingPointError, ValueError), match="learning.rate") as error:
+    with pytest.raises((FloatingPointError, ValueError), match=r"learning.rate") as error:
         train(RunConfig(**{**TINY, "norm": "batch"}, learning_rate=1e30), tmp_path)
     assert Run.open(tmp_path).status["message"].endswith(str(error.value))
 
@@ -188,7 +189,7 @@ def test_weights_that_are_not_finite_are_never_a_checkpoint(tmp_path, monkeypatc
 
     step = training.simclr_step
     monkeypatch.setattr(training, "simclr_step", poison)
-    with pytest.raises(FloatingPointError, match="projection_head.0.bias"):
+    with pytest.raises(FloatingPointError, match=r"projection_head\.0\.bias"):
         train(RunConfig(**{**TINY, "batch_size": 72}), tmp_path)
     assert Run.open(tmp_path).load_checkpoint() is None
 

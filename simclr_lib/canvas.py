@@ -1,0 +1,102 @@
+"""How every figure looks: one style, readable on light and dark pages, shown once and saved at twice the size.
+
+Colours are told apart by colour-blind readers too; images are (3, S, S), uint8 or float in [0, 1].
+"""
+
+import base64
+import io
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib import style
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
+from matplotlib.patches import Rectangle
+from matplotlib.textpath import text_to_path
+
+# Okabe & Ito 2008, "Color Universal Design", without the yellow, which is faint on white.
+BLUE, ORANGE, GREEN, PURPLE, SKY, VERMILION = "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00"
+COLORS, GREY = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY), "#595959"
+HIT, MISS = "✓", "✗"
+SMALL = 8.5  # points, the least that is read without effort at the size on screen
+CELL = 1.2  # inches, the side of an image in a grid
+STYLE = {
+    "font.family": ["DejaVu Sans"],  # comes with matplotlib and has the marks of hit and miss
+    "font.size": 10,
+    "figure.facecolor": "white",  # opaque: black text stays readable on a dark page
+    "figure.dpi": 100,
+    "figure.titlesize": 12,
+    "axes.titlesize": SMALL,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.labelpad": 4,
+}
+styled = style.context(["default", STYLE])  # not left to the reader's own style: a dark one has white text
+
+
+class InlineFigure(Figure):
+    """A figure that shows itself once, at 2x, as the last expression of a cell; pyplot neither knows nor needs it."""
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> tuple[dict, dict]:
+        buffer = io.BytesIO()
+        _save_png(self, buffer)
+        width, height = (int(side) for side in self.get_size_inches() * self.dpi)
+        png = base64.b64encode(buffer.getvalue()).decode()
+        return {"image/png": png}, {"image/png": {"width": width, "height": height}}
+
+
+def save_figure(figure: Figure, path: str | Path) -> Path:
+    """Write a PNG at twice the size on screen, creating the folders above it; returns the path."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _save_png(figure, path)
+    return path
+
+
+def new_figure(width: float, height: float, title: str | None) -> Figure:
+    """An empty figure whose drawing area is about width x height inches; the title breaks into lines that fit."""
+    width = max(width, 2.5)
+    lines = textwrap.wrap(title, int(width * 9)) if title else []
+    figure = InlineFigure(figsize=(width, height + 0.25 * len(lines) + 0.1), layout="constrained")
+    if lines:
+        figure.suptitle("\n".join(lines))
+    return figure
+
+
+def _save_png(figure: Figure, target: Any) -> None:
+    figure.savefig(target, format="png", dpi=2 * figure.dpi, facecolor=figure.get_facecolor(), transparent=False)
+
+
+def show_image(axes: Axes, image: Any) -> None:
+    """An image without axes. Small ones are drawn as the pixels they are; thinning out large ones needs a filter."""
+    pixels = _pixels(image)
+    axes.imshow(pixels, interpolation="nearest" if max(pixels.shape) <= 128 else "antialiased")
+    axes.set(xticks=[], yticks=[])
+    axes.spines[:].set_visible(False)
+
+
+def _pixels(image: Any) -> np.ndarray:
+    """(3, S, S) tensor or array on any device, uint8 or float -> (S, S, 3) as matplotlib takes it."""
+    image = np.asarray(image.detach().cpu() if hasattr(image, "detach") else image)
+    if image.ndim != 3 or image.shape[0] != 3:
+        raise ValueError(f"image: expected (3, S, S), got {image.shape}; channels come first")
+    pixels = image.transpose(1, 2, 0)
+    return pixels if pixels.dtype == np.uint8 else pixels.astype(np.float32).clip(0, 1)
+
+
+def frame(axes: Axes, color: str, width: float, linestyle: Any = "-") -> None:
+    """A frame around the image, not over it, so that its dashes stand on white."""
+    place = {"xy": (-0.02, -0.02), "width": 1.04, "height": 1.04, "transform": axes.transAxes, "clip_on": False}
+    axes.add_patch(Rectangle(**place, fill=False, color=color, linewidth=width, linestyle=linestyle, capstyle="butt"))
+
+
+def elided(text: str, width: float) -> str:
+    """As much of a text as `width` inches hold of small type, with an ellipsis where that is not all."""
+    font, shown = FontProperties(family=STYLE["font.family"], size=SMALL), text
+    while shown and text_to_path.get_text_width_height_descent(shown, font, ismath=False)[0] > 72 * width:
+        text = text[:-1]
+        shown = text + "…"
+    return shown

@@ -1,0 +1,138 @@
+"""Evaluation: the encoder as it was trained, images as they are, labels only here."""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from sklearn.linear_model import LogisticRegression
+from sklearn.preprocessing import StandardScaler
+
+from simclr_lib import Run, RunConfig, embed, linear_probe, load_images, train
+from simclr_lib.evaluate import embed_beside_baselines, load_encoder, record_neighbors
+from simclr_lib.model import build_encoder
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Run:
+    config = RunConfig(limit_images=64, batch_size=16, epochs=2, blur=False, device="cpu", seed=4)  # with BatchNorm
+    return train(config, tmp_path_factory.mktemp("run"))
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 64])
+def test_embeddings_are_those_of_each_image_alone_in_eval_mode(batch_size):
+    encoder = build_encoder("convnet", stem="cifar", norm="batch")
+    images = torch.randint(0, 256, (20, 3, 32, 32), dtype=torch.uint8)
+    encoder.train()
+    encoder(torch.rand(64, 3, 32, 32))  # running statistics of its own
+    before = {name: tensor.clone() for name, tensor in encoder.state_dict().items()}
+    h = embed(encoder, images, batch_size=batch_size)
+    assert encoder.training
+    assert not h.requires_grad
+    assert all(torch.equal(before[name], tensor) for name, tensor in encoder.state_dict().items())
+    encoder.eval()
+    alone = torch.cat([encoder(image[None].float() / 255) for image in images])
+    torch.testing.assert_close(h, alone, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(embed(encoder, images.float() / 255), h, rtol=1e-4, atol=1e-5)
+
+
+def test_images_of_another_side_are_resized():
+    encoder = build_encoder("convnet", stem="cifar", norm="group")
+    images = torch.rand(3, 3, 48, 48)
+    small = F.interpolate(images, size=(32, 32), mode="bilinear", antialias=True)
+    torch.testing.assert_close(embed(encoder, images, image_size=32), embed(encoder, small))
+
+
+@pytest.mark.parametrize("shape", [(0, 3, 8, 8), (3, 8, 8), (2, 1, 8, 8)])
+def test_images_that_cannot_be_embedded_are_refused(shape):
+    with pytest.raises(ValueError, match=r"expected \(N, 3, S, S\)"):
+        embed(build_encoder("convnet"), torch.zeros(shape))
+
+
+def test_the_trained_encoder_is_the_checkpoint_s_and_the_untrained_one_what_it_began_as(run, tmp_path):
+    trained = load_encoder(run).state_dict()
+    checkpoint = run.load_checkpoint()["model"]
+    assert all(torch.equal(tensor, checkpoint[f"encoder.{name}"]) for name, tensor in trained.items())
+
+    still = train(RunConfig.from_dict({**run.config.to_dict(), "learning_rate": 0.0, "weight_decay": 0.0}), tmp_path)
+    began = still.load_checkpoint()["model"]
+    state = torch.get_rng_state()
+    untrained = load_encoder(run, trained=False)
+    assert torch.equal(state, torch.get_rng_state())  # looking changes nothing
+    assert not untrained.training
+    for name, parameter in untrained.named_parameters():
+        assert torch.equal(parameter, began[f"encoder.{name}"])
+        assert not torch.equal(parameter, checkpoint[f"encoder.{name}"])
+
+
+def test_the_baselines_are_raw_pixels_and_the_untrained_encoder(run):
+    images = load_images("embedded", limit=10).images
+    h = embed_beside_baselines(run, images)
+    assert list(h) == ["raw pixels", "untrained encoder", "trained encoder"]
+    np.testing.assert_allclose(h["raw pixels"][3], images[3].numpy().reshape(-1) / 255, rtol=1e-6)
+    torch.testing.assert_close(h["trained encoder"], embed(load_encoder(run), images))
+    torch.testing.assert_close(h["untrained encoder"], embed(load_encoder(run, trained=False), images))
+
+
+def test_the_neighbours_of_every_sample_are_kept_by_id(run):
+    images = load_images("embedded", limit=40, seed=9)  # ids are not positions here
+    h = embed(load_encoder(run), images.images)
+    indices, similarities = record_neighbors(run, images, h, k=3)
+    kept = np.load(run.path / "neighbors.npz")
+    assert np.array_equal(np.load(run.path / "embeddings.npy"), h.numpy())
+    unit = h.double() / h.double().norm(dim=1, keepdim=True)
+    for row in range(40):
+        others = sorted((j for j in range(40) if j != row), key=lambda j: (-float(unit[row] @ unit[j]), j))[:3]
+        assert kept["ids"][row] == images.ids[row]
+        assert kept["neighbors"][row].tolist() == images.ids[others].tolist()
+        np.testing.assert_allclose(kept["similarities"][row], [float(unit[row] @ unit[j]) for j in others])
+    assert indices.shape == similarities.shape == (40, 3)
+
+
+def clouds(n: int, classes: int, dim: int, spread: float, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    rng = np.random.default_rng(seed)
+    centres = np.random.default_rng(0).normal(size=(classes, dim))
+    y = rng.integers(0, classes, n)
+    return torch.tensor(centres[y] + spread * rng.normal(size=(n, dim))).float(), torch.tensor(y)
+
+
+def test_the_probe_separates_what_is_separable_and_guesses_at_noise():
+    (x, y), (test_x, test_y) = clouds(300, 4, 8, 0.1, 1), clouds(200, 4, 8, 0.1, 2)
+    assert linear_probe(x, y, test_x, test_y).top1 == 1.0
+    noise = linear_probe(torch.randn(400, 8), torch.arange(400) % 4, torch.randn(400, 8), torch.arange(400) % 4)
+    assert abs(noise.top1 - 0.25) < 0.1
+
+
+def test_the_probe_selects_on_a_part_of_training_and_fits_again_on_all_of_it():
+    (x, y), (test_x, test_y) = clouds(120, 3, 30, 2.0, 3), clouds(400, 3, 30, 2.0, 4)
+    result = linear_probe(x, y, test_x, test_y)
+    scaler = StandardScaler().fit(x)
+    classifier = LogisticRegression(C=result.inverse_regularization, max_iter=500).fit(scaler.transform(x), y)
+    predicted = classifier.predict(scaler.transform(test_x))
+    assert result.top1 == pytest.approx((predicted == test_y.numpy()).mean(), abs=0.01)
+    per_class = [(predicted[test_y.numpy() == c] == c).mean() for c in range(3)]
+    assert result.mean_per_class == pytest.approx(np.mean(per_class), abs=0.01)
+    # the labels of the test set must not reach the choice
+    shuffled = linear_probe(x, y, test_x, test_y[torch.randperm(400)])
+    assert shuffled.inverse_regularization == result.inverse_regularization
+
+
+def test_unbalanced_classes_weigh_alike_in_the_mean_per_class():
+    x = torch.tensor([[0.0], [1.0]]).repeat(20, 1)
+    y = torch.tensor([0, 1]).repeat(20)
+    test_x, test_y = torch.tensor([[0.0]] * 9 + [[0.0]]), torch.tensor([0] * 9 + [1])
+    result = linear_probe(x, y, test_x, test_y)
+    assert result.top1 == pytest.approx(0.9)
+    assert result.mean_per_class == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (torch.tensor([0, 1, -1, 0]), "expected a label"),
+        (torch.tensor([0, 1]), "expected a label"),
+        (torch.zeros(4), "two classes"),
+    ],
+)
+def test_labels_that_do_not_serve_are_refused(labels, message):
+    with pytest.raises(ValueError, match=message):
+        linear_probe(torch.randn(4, 2), labels, torch.randn(2, 2), torch.tensor([0, 1]))
