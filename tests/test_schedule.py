@@ -32,7 +32,6 @@ def test_every_step_equals_torchs_linear_then_cosine_schedulers(total, warmup):
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.3)
     theirs = CosineAnnealingLR(optimizer, T_max=total - warmup)
     if warmup:
-        optimizer.param_groups[0]["lr"] = 0.3
         rise = LinearLR(optimizer, start_factor=1 / warmup, total_iters=warmup - 1)
         theirs = SequentialLR(optimizer, [rise, theirs], milestones=[warmup])
     for step in range(total):
