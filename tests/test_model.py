@@ -135,9 +135,10 @@ def test_alexnets_h_is_its_features_averaged_over_space():
         torch.testing.assert_close(encoder(images), features(images).mean(dim=(2, 3)))
 
 
-def test_resnets_h_is_its_last_feature_map_averaged_over_space():
-    encoder, found = build_encoder("resnet18", stem="cifar").eval(), []
-    encoder.layer4.register_forward_hook(lambda _module, _inputs, output: found.append(output))
+@pytest.mark.parametrize(("arch", "last"), [("convnet", "stages"), ("resnet18", "layer4")])
+def test_the_others_h_is_the_last_feature_map_averaged_over_space(arch, last):
+    encoder, found = build_encoder(arch, stem="cifar").eval(), []
+    encoder.get_submodule(last).register_forward_hook(lambda _module, _inputs, output: found.append(output))
     with torch.no_grad():
         h = encoder(random_images(2, 32))
     torch.testing.assert_close(h, found[0].mean(dim=(2, 3)))
