@@ -15,7 +15,7 @@ def progress_bar(total: int, desc: str, unit: str, initial: int = 0, leave: bool
     """
     bar = dict(total=total, desc=desc, unit=" " + unit, initial=initial, leave=leave)
     if in_notebook():
-        return _NotebookBar(**bar, ncols=120, mininterval=0.5, file=io.StringIO())
+        return _NotebookBar(**bar, ncols=120, mininterval=0.5, file=io.StringIO(), ascii=False)
     return tqdm(**bar, dynamic_ncols=True, mininterval=0.2 if sys.stderr.isatty() else 30.0)
 
 

@@ -136,7 +136,7 @@ def describe(config: RunConfig, images: ImageSet) -> str:
         "views": f"{config.image_size} px, colour strength {config.color_strength}, blur {config.blur}",
         "encoder": f"{config.arch}, {config.stem} stem, {config.norm} norm",
         "steps": f"{steps:,} an epoch, {steps * config.epochs:,} in all, {warmup:,} of warm-up",
-        "learning rate": f"{config.actual_learning_rate:g} ({config.optimizer}, {config.lr_scaling} scaling)",
+        "learning rate": f"{config.actual_learning_rate:g} ({config.optimizer}, scaling {config.lr_scaling})",
         "temperature": f"{config.actual_temperature:g}",
         "negatives": f"{config.negatives:,} per anchor (batch {config.batch_size:,})",
         "chance loss": f"{config.chance_loss:.3f} = ln(2 x {config.batch_size} - 1)",
