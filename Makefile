@@ -14,7 +14,7 @@ test-slow: .venv/installed  ## what takes minutes
 	$(BIN)/python -m pytest -m slow
 
 lab: .venv/installed  ## JupyterLab in the same environment
-	$(BIN)/jupyter lab notebooks
+	$(BIN)/jupyter lab
 
 lint: .venv/installed
 	$(BIN)/ruff check .

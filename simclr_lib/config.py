@@ -55,7 +55,7 @@ class RunConfig:
     warmup_epochs: float = 0.0  # at most a tenth of the epochs is taken
     # Machine
     precision: str = "float32"  # or bfloat16: autocast in the forward pass
-    compile: bool = False  # torch.compile where a compiler is at hand
+    compile: bool = False  # torch.compile for the colour part of the views, where a compiler is at hand
     device: str = "auto"  # auto: the GPU if there is one
     num_workers: int | None = None  # threads that decode images; None: one a core
     seed: int = 0

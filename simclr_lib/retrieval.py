@@ -33,7 +33,7 @@ def top_k_neighbors(
     among_themselves = gallery is None
     _check_table("queries", queries)
     _check_table("gallery", queries if among_themselves else gallery, width=queries.shape[1])
-    _check_k(k, len(queries) - 1 if among_themselves else len(gallery))
+    check_k(k, len(queries) - 1 if among_themselves else len(gallery))
     queries, query_scale = _scaled("queries", queries, similarity)
     gallery, gallery_scale = (queries, query_scale) if among_themselves else _scaled("gallery", gallery, similarity)
     indices, similarities = _search(queries, gallery.to(queries.device), k, among_themselves)
@@ -85,6 +85,12 @@ def neighbor_hits(indices: Tensor, query_labels: Tensor, gallery_labels: Tensor)
         )
     indices, query_labels, gallery_labels = indices.cpu(), query_labels.cpu(), gallery_labels.cpu()
     return gallery_labels[indices] == query_labels[:, None]
+
+
+def check_k(k: int, choice: int) -> None:
+    """Raise a ValueError unless `k` neighbours can be had among `choice` rows; worth asking before training."""
+    if not 1 <= k <= choice:
+        raise ValueError(f"k: expected 1 to {choice}, the rows to choose from, got {k}; choose another k or add rows")
 
 
 def _scaled(name: str, rows: Tensor, similarity: str) -> tuple[Tensor, float]:
@@ -205,11 +211,6 @@ def _check_table(name: str, rows: Tensor, width: int | None = None) -> None:
         )
     if width is not None and rows.shape[1] != width:
         raise ValueError(f"{name}: expected rows of the queries' width {width}, got {rows.shape[1]}; embed both alike")
-
-
-def _check_k(k: int, choice: int) -> None:
-    if not 1 <= k <= choice:
-        raise ValueError(f"k: expected 1 to {choice}, the rows to choose from, got {k}; choose another k or add rows")
 
 
 def _check_labels(name: str, labels: Tensor, count: int) -> None:
