@@ -9,7 +9,6 @@ does falls on all of them; the median is reported, the fastest repeat in bracket
 
 import importlib.metadata
 import os
-import platform
 import statistics
 import time
 from collections.abc import Callable
@@ -20,6 +19,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from simclr_lib.augment import Augment
+from simclr_lib.environment import processor
 
 SETTINGS = ((32, False, 512), (32, True, 512), (96, True, 128))  # side, blur, images a repeat
 REPEATS = 7
@@ -106,15 +106,6 @@ def report(size: int, blur: bool, measured: dict[str, list[float]]) -> None:
             continue
         ratio = f"{medians[name] / medians['kornia']:.2f}" if "kornia" in medians else ""
         print(what, f"{medians[name]:,.0f} ({max(measured[name]):,.0f}) | {ratio} |", flush=True)
-
-
-def processor() -> str:
-    """The processor's name where the system tells it."""
-    try:
-        with open("/proc/cpuinfo") as lines:
-            return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
 
 
 def load() -> str:

@@ -14,7 +14,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         options.command(options)
-    except (ValueError, FileNotFoundError) as error:
+    except (ValueError, FileNotFoundError, FloatingPointError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
@@ -71,7 +71,11 @@ def _list(options: argparse.Namespace) -> None:
     from simclr_lib.record import Run
 
     for file in sorted((project_root() / "runs").rglob("config.json")):
-        run = Run.open(file.parent)
+        try:
+            run = Run.open(file.parent)
+        except (ValueError, TypeError) as error:  # another version's run, say
+            print(f"{file.parent}: {error}")
+            continue
         config, epochs = run.config, run.metrics("epoch")
         loss = f"loss {epochs[-1]['loss']:.3f} (chance {config.chance_loss:.3f})" if epochs else "no epoch yet"
         name, state = file.parent.relative_to(project_root() / "runs"), run.status.get("state", "unknown")
@@ -86,7 +90,7 @@ def _read_json(path: str) -> dict:
 
 
 def _literal(text: str) -> Any:
-    """A value as papermill reads it: Python's literals, else the text itself."""
+    """The value that `text` writes: a Python literal, true, false or null, else the text itself."""
     try:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError):

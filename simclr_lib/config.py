@@ -84,8 +84,8 @@ class RunConfig:
         value = self.temperature
         holds = value is None or (_is_number(value) and 0 < value < math.inf)
         _require(holds, "temperature", "None (the rule) or a number above 0", value)
-        holds = _is_number(self.seed) and isinstance(self.seed, int) and self.seed >= 0
-        _require(holds, "seed", "a whole number of at least 0", self.seed)
+        holds = _is_number(self.seed) and isinstance(self.seed, int) and 0 <= self.seed < 2**63
+        _require(holds, "seed", "a whole number from 0 below 2**63", self.seed)
 
     @property
     def actual_learning_rate(self) -> float:

@@ -12,14 +12,15 @@ from simclr_lib.paths import project_root
 PACKAGES = ("torch", "torchvision", "numpy", "pillow", "scikit-learn")
 
 
-def environment() -> dict:
-    """This process's surroundings: package versions, commit, device, processor, time."""
+def environment(device: str) -> dict:
+    """This process's surroundings: package versions, commit, processor and `device`, time."""
     return {
         "started": utc_now(),
         "python": platform.python_version(),
         "packages": {name: metadata.version(name) for name in PACKAGES},
         "platform": platform.platform(),
-        "processor": _processor(),
+        "device": device,
+        "processor": processor(),
         "cores": os.cpu_count(),
         **commit(),
     }
@@ -44,9 +45,10 @@ def utc_now() -> str:
     return f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
 
 
-def _processor() -> str:
+def processor() -> str:
+    """The processor's name, where the system tells it."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
     except (OSError, StopIteration):
-        return platform.processor()
+        return platform.processor() or platform.machine()

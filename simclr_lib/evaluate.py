@@ -16,6 +16,7 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 
 from simclr_lib.datasets import ImageSet
+from simclr_lib.device import choose_device
 from simclr_lib.model import build_encoder
 from simclr_lib.progress import progress_bar
 from simclr_lib.record import Run
@@ -37,11 +38,13 @@ def embed(encoder: nn.Module, images: Tensor, batch_size: int = 256, image_size:
     device, mode = next(encoder.parameters()).device, encoder.training
     encoder.eval()
     embeddings = []
-    with progress_bar(len(images), "embedding", "images", leave=False) as bar:
-        for batch in images.split(batch_size):
-            embeddings.append(encoder(_prepare(batch.to(device), image_size)).float().cpu())
-            bar.update(len(batch))
-    encoder.train(mode)
+    try:
+        with progress_bar(len(images), "embedding", "images", leave=False) as bar:
+            for batch in images.split(batch_size):
+                embeddings.append(encoder(_prepare(batch.to(device), image_size)).float().cpu())
+                bar.update(len(batch))
+    finally:
+        encoder.train(mode)
     return torch.cat(embeddings)
 
 
@@ -53,13 +56,23 @@ def _prepare(images: Tensor, image_size: int | None) -> Tensor:
 
 
 def load_encoder(run: Run, trained: bool = True) -> nn.Module:
-    """The encoder of `run`, on the CPU in eval mode; with `trained=False` as it was initialised from the seed."""
-    with torch.random.fork_rng():
+    """The encoder of `run`, in eval mode; with `trained=False` as it was initialised from the seed.
+
+    It is on the run's device, or, where this machine has no such device, on the best that it has.
+    """
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(run.config.seed)  # as training builds it: the encoder first
         encoder = build_encoder(**run.config.encoder_options)
     if trained:
         encoder.load_state_dict(run.load_encoder_weights())
-    return encoder.eval()
+    return encoder.eval().to(_device(run))
+
+
+def _device(run: Run) -> torch.device:
+    try:
+        return choose_device(run.config.device)
+    except ValueError:
+        return choose_device("auto")
 
 
 def embed_beside_baselines(run: Run, images: Tensor) -> dict[str, Tensor]:

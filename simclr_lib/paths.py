@@ -1,6 +1,10 @@
-"""Where things are when nobody says: the project's root and the folder of its data."""
+"""Where things are when nobody says, and how they get there: roots, run directories, files written whole."""
 
+import itertools
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from pathlib import Path
 
 
@@ -13,3 +17,41 @@ def project_root() -> Path:
 def data_root() -> Path:
     """The folder of data sets: `$SIMCLR_DATA` where it is set, else `<project root>/data`."""
     return Path(os.environ.get("SIMCLR_DATA") or project_root() / "data").expanduser()
+
+
+def new_run_dir(notebook: str) -> Path:
+    """Make <root>/runs/<utc time>-<notebook>, the directory of a new run, which no other run has."""
+    path = project_root() / "runs" / f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{notebook}"
+    for i in itertools.count(1):  # several runs may start within one second
+        own = path if i == 1 else path.with_name(f"{path.name}-{i}")
+        with suppress(FileExistsError):
+            own.mkdir(parents=True)
+            return own
+
+
+def require_writable(path: str | Path) -> Path:
+    """`path` as an absolute directory that exists and can be written. Raises ValueError where that cannot be."""
+    path = Path(path).absolute()
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        probe = path / f".writable.{os.getpid()}"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise ValueError(
+            f"run_dir: expected a directory that can be written, got {path} ({error.strerror}); give another run_dir"
+        ) from error
+    return path
+
+
+@contextmanager
+def replacing(file: Path) -> Iterator[Path]:
+    """A temporary path to write, which then takes the place of `file`: readers, and crashes, never see a part of it."""
+    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        with open(temporary, "rb") as written:
+            os.fsync(written.fileno())
+        os.replace(temporary, file)
+    finally:
+        temporary.unlink(missing_ok=True)

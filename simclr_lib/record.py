@@ -1,6 +1,6 @@
 """A run directory: everything needed to say how a result came about, written once, read by all that comes later.
 
-config.json  metrics.jsonl  status.json  summary.json  environment.json  image_ids.npy
+config.json  metrics.jsonl  status.json  summary.json  environment.json  images.npz
 checkpoint.pt (+ checkpoint.previous.pt)  encoder.safetensors  embeddings.npy  neighbors.npz  figures/
 """
 
@@ -9,7 +9,6 @@ import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,15 +16,10 @@ import numpy as np
 
 from simclr_lib.config import RunConfig
 from simclr_lib.environment import environment, utc_now
-from simclr_lib.paths import project_root
+from simclr_lib.paths import replacing, require_writable
 
 if TYPE_CHECKING:  # listing runs needs no torch
     from torch import Tensor
-
-
-def new_run_dir(notebook: str) -> Path:
-    """<root>/runs/<utc time>-<notebook>, the directory of a new run (not created here)."""
-    return project_root() / "runs" / f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{notebook}"
 
 
 CHECKPOINTS = ("checkpoint.pt", "checkpoint.previous.pt")  # the last one, and the one before it
@@ -39,20 +33,21 @@ class Run:
         self.config = config
 
     @classmethod
-    def start(cls, path: str | Path, config: RunConfig) -> "Run":
-        """Open `path` for training with `config`: a new directory, or one that holds a part of the same run.
+    def start(cls, path: str | Path, config: RunConfig, device: str) -> "Run":
+        """Open `path` for training with `config` on `device`: a new directory, or one with a part of the same run.
 
         Raises:
-            ValueError: if `path` cannot be written, or already holds a checkpoint of another configuration.
+            ValueError: if `path` cannot be written, or already holds a run of another configuration.
         """
-        path = Path(path).absolute()
-        _require_writable(path)
-        if any((path / name).exists() for name in CHECKPOINTS):
-            _require_same(path, cls.open(path).config, config)
-        run = cls(path, config)
-        run._write("config.json", config.to_dict())
-        run._add_session()
-        run._end_cut_line()
+        run = cls(require_writable(path), config)
+        if run.begun:
+            _require_same(run.path, cls.open(path).config, config)
+        else:
+            (run.path / "metrics.jsonl").unlink(missing_ok=True)  # steps before any checkpoint are all done again
+        if not run.finished:
+            run._write("config.json", config.to_dict())
+            run._add_session(device)
+            run._end_cut_line()
         return run
 
     @classmethod
@@ -62,6 +57,16 @@ class Run:
         if not (path / "config.json").is_file():
             raise ValueError(f"expected a run directory with a config.json, got {path}; runs are listed under runs/")
         return cls(path, RunConfig.from_dict(json.loads((path / "config.json").read_text())))
+
+    @property
+    def begun(self) -> bool:
+        """Whether there is something to go on from, or to lose: a checkpoint, or a finished run's record."""
+        return self.finished or any((self.path / name).exists() for name in CHECKPOINTS)
+
+    @property
+    def finished(self) -> bool:
+        """Whether training came to its end."""
+        return self.status.get("state") == "finished"
 
     # Metrics: one JSON object a line, appended.
 
@@ -105,7 +110,7 @@ class Run:
 
     @contextmanager
     def recording_status(self) -> Iterator[None]:
-        """Keep status.json true around the work inside, whichever way it ends."""
+        """Keep status.json true around the work inside; a killed process leaves "running"."""
         self._set_status("running")
         try:
             yield
@@ -131,9 +136,9 @@ class Run:
         """Where the run ran: {"sessions": [...]}, one entry for each time training was started or resumed."""
         return self._read("environment.json")
 
-    def _add_session(self) -> None:
+    def _add_session(self, device: str) -> None:
         sessions = self.environment.get("sessions", [])
-        self._write("environment.json", {"sessions": [*sessions, environment()]})
+        self._write("environment.json", {"sessions": [*sessions, environment(device)]})
 
     def _set_status(self, state: str, message: str = "") -> None:
         self._write("status.json", {"state": state, "message": message, "time": utc_now()})
@@ -145,13 +150,17 @@ class Run:
         import torch
 
         current, previous = (self.path / name for name in CHECKPOINTS)
-        with _replacing(current) as temporary:
+        with replacing(current) as temporary:
             torch.save(state, temporary)
             if current.exists():
                 os.replace(current, previous)
 
     def load_checkpoint(self) -> dict | None:
-        """The last checkpoint that can be read, on the CPU; None where there is none."""
+        """The last checkpoint that can be read, on the CPU; None where there is none.
+
+        Raises:
+            ValueError: if there are checkpoints, but none that can be read.
+        """
         import torch
 
         for file in (self.path / name for name in CHECKPOINTS):
@@ -161,29 +170,42 @@ class Run:
                 continue
             except Exception as error:  # whatever unpickling half a file raises
                 warnings.warn(f"{file} cannot be read ({error}); trying the one before it", stacklevel=2)
+        if any((self.path / name).exists() for name in CHECKPOINTS):
+            raise ValueError(
+                f"expected a checkpoint that can be read in {self.path}, got none; repair or delete them, "
+                "or give another run_dir"
+            )
         return None
 
     def save_encoder(self, weights: dict[str, "Tensor"]) -> None:
         """Write encoder.safetensors."""
         from safetensors.torch import save_file
 
-        with _replacing(self.path / "encoder.safetensors") as temporary:
+        with replacing(self.path / "encoder.safetensors") as temporary:
             save_file({name: tensor.contiguous() for name, tensor in weights.items()}, temporary)
 
     def load_encoder_weights(self) -> dict[str, "Tensor"]:
-        """The trained encoder's weights. Raises ValueError before training has finished."""
+        """The trained encoder's weights. Raises ValueError where they are not there."""
         from safetensors.torch import load_file
 
         file = self.path / "encoder.safetensors"
         if not file.exists():
-            raise ValueError(f"expected {file.name} in {self.path}, got a run that has not finished; resume it first")
+            raise ValueError(
+                f"expected {file.name} in {self.path}, got none: the run has not finished (resume it), "
+                "or its weights were not kept (train it again into another run_dir)"
+            )
         return load_file(file)
 
     def save_arrays(self, name: str, **arrays: np.ndarray) -> None:
         """Write <name>.npy for a single array of that name, <name>.npz for several."""
         single = list(arrays) == [name]
-        with _replacing(self.path / f"{name}.{'npy' if single else 'npz'}") as temporary, open(temporary, "wb") as file:
+        with replacing(self.path / f"{name}.{'npy' if single else 'npz'}") as temporary, open(temporary, "wb") as file:
             np.save(file, arrays[name]) if single else np.savez_compressed(file, **arrays)
+
+    def load_arrays(self, name: str) -> dict[str, np.ndarray]:
+        """The arrays of <name>.npz; none where there is no such file."""
+        file = self.path / f"{name}.npz"
+        return dict(np.load(file)) if file.exists() else {}
 
     def figure(self, name: str) -> Path:
         """The path of figures/<name>.png."""
@@ -194,33 +216,8 @@ class Run:
         return json.loads(file.read_text()) if file.exists() else {}
 
     def _write(self, name: str, values: dict) -> None:
-        with _replacing(self.path / name) as temporary:
+        with replacing(self.path / name) as temporary:
             temporary.write_text(json.dumps(values, indent=1) + "\n")
-
-
-@contextmanager
-def _replacing(file: Path) -> Iterator[Path]:
-    # A reader, or a crash, sees the old file or the new one, never a part of it.
-    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
-    try:
-        yield temporary
-        with open(temporary, "rb") as written:
-            os.fsync(written.fileno())
-        os.replace(temporary, file)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _require_writable(path: Path) -> None:
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        probe = path / f".writable.{os.getpid()}"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise ValueError(
-            f"run_dir: expected a directory that can be written, got {path} ({error.strerror}); give another run_dir"
-        ) from error
 
 
 def _require_same(path: Path, before: RunConfig, now: RunConfig) -> None:

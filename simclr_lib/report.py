@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from simclr_lib.record import new_run_dir
+from simclr_lib.paths import new_run_dir, require_writable
 
 
 def run_notebook(notebook: str | Path, parameters: Mapping[str, Any], run_dir: str | Path | None = None) -> Path:
@@ -14,29 +14,32 @@ def run_notebook(notebook: str | Path, parameters: Mapping[str, Any], run_dir: s
     Args:
         notebook: a notebook with a cell tagged `parameters`, `run_dir` among them.
         parameters: what to set there: name -> value.
-        run_dir: the run directory; None: a new one under <root>/runs. One that holds a part of the run is resumed.
+        run_dir: the run directory; None: the parameter of that name, else a new one under <root>/runs. One that holds
+            a part of the run is resumed.
 
     Returns:
         The run directory.
 
     Raises:
         ValueError: where there is no such notebook, or it has no such parameter.
-        papermill.PapermillExecutionError: if a cell fails; report.ipynb then holds its traceback.
+        papermill.PapermillExecutionError: if a cell fails; the report then holds its traceback.
     """
     import papermill  # slow to import, and only executing needs it
 
     _require_parameters(notebook, parameters)
-    run_dir = Path(run_dir or new_run_dir(Path(notebook).stem)).absolute()
-    run_dir.mkdir(parents=True, exist_ok=True)
+    run_dir = require_writable(run_dir or parameters.get("run_dir") or new_run_dir(Path(notebook).stem))
     report = run_dir / "report.ipynb"
-    papermill.execute_notebook(
-        str(notebook),
-        str(report),
-        parameters={**parameters, "run_dir": str(run_dir)},
-        progress_bar=False,
-        stdout_file=sys.stdout,  # what the cells print, as they print it: an epoch a line
-    )
-    write_page(report)
+    print(f"executing {notebook} into {run_dir} (give this as --run-dir to resume)", flush=True)
+    try:
+        papermill.execute_notebook(
+            str(notebook),
+            str(report),
+            parameters={**parameters, "run_dir": str(run_dir)},
+            progress_bar=False,
+            stdout_file=sys.stdout,  # what the cells print, as they print it: an epoch a line
+        )
+    finally:
+        write_page(report)  # of a failed run too: it shows where and why
     return run_dir
 
 
@@ -47,7 +50,7 @@ def write_page(notebook: str | Path) -> Path:
     exporter = HTMLExporter(embed_images=True, mathjax_url="", require_js_url="", jquery_url="", mermaid_js_url="")
     body, _ = exporter.from_filename(str(notebook))
     page = Path(notebook).with_suffix(".html")
-    page.write_text(body)
+    page.write_text(body, encoding="utf-8")
     return page
 
 

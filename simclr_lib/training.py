@@ -1,10 +1,9 @@
 """A training run: build the parts, loop over epochs and steps, record, resume."""
 
-import contextlib
-import ctypes
 import math
 import os
 import time
+import zlib
 
 import numpy as np
 import torch
@@ -15,6 +14,7 @@ from tqdm import tqdm
 from simclr_lib.augment import Augment
 from simclr_lib.config import RunConfig
 from simclr_lib.datasets import ImageSet, load_images
+from simclr_lib.device import choose_device, device_name, keep_freed_memory
 from simclr_lib.environment import commit
 from simclr_lib.lars import LARS, parameter_groups
 from simclr_lib.model import SimCLR, build_encoder
@@ -27,21 +27,24 @@ from simclr_lib.step import simclr_step
 def train(config: RunConfig, run_dir: str | os.PathLike) -> Run:
     """Train as `config` says, into `run_dir`; where that already holds a part of the same run, go on from there.
 
-    The same configuration gives the same run: every random number comes from the seed and the place in training,
-    so that a resumed run is the run that was never interrupted.
+    Every random number comes from the seed and the place in training, so that on a CPU the same configuration gives
+    the same run, and a resumed run is the run that was never interrupted. A finished run is returned as it is.
 
     Returns:
         The finished run, with checkpoint.pt and encoder.safetensors in it.
 
     Raises:
-        ValueError: before training, for a configuration, data set or directory that cannot work.
+        ValueError: before training, for a configuration, data set or directory that cannot work, and for a directory
+            that holds another run, or a part of this one on other images.
         FloatingPointError: at the first loss or weight that is not finite; the last good checkpoint stays.
     """
     trainer = Trainer(config)
-    run = Run.start(run_dir, config)
+    run = Run.start(run_dir, config, device_name(trainer.device))
+    if run.finished:
+        return run
     with run.recording_status():
         images = load_training_images(config)
-        run.save_arrays("image_ids", image_ids=images.ids.numpy())
+        _record_images(run, images)
         trainer.fit(images, run)
         run.save_encoder(trainer.model.encoder.state_dict())
     return run
@@ -54,7 +57,7 @@ class Trainer:
         self.config = config
         self.device = choose_device(config.device)
         if self.device.type == "cpu":
-            _keep_freed_memory()
+            keep_freed_memory()
         torch.manual_seed(config.seed)
         model = SimCLR(build_encoder(**config.encoder_options), config.projection_dim)
         self.model = model.to(self.device, memory_format=torch.channels_last)
@@ -73,7 +76,7 @@ class Trainer:
                 run.save_checkpoint(self._state(epoch + 1))
 
     def _run_epoch(self, epoch: int, images: ImageSet, run: Run, bar: tqdm) -> None:
-        torch.manual_seed(self.config.seed + epoch)  # for dropout
+        torch.manual_seed(generator_at(self.config.seed, 2, epoch).initial_seed())  # for dropout
         order = torch.randperm(len(images), generator=generator_at(self.config.seed, 0, epoch))
         steps = self.config.steps_per_epoch(len(images))
         losses, start = [], time.perf_counter()
@@ -163,41 +166,28 @@ def build_optimizer(config: RunConfig, model: nn.Module) -> Optimizer:
     return SGD(groups, lr, momentum=config.momentum, weight_decay=decay)
 
 
-def choose_device(name: str) -> torch.device:
-    """The device called `name`; "auto" is the GPU if there is one. Raises ValueError for one that is not here."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        torch.empty(0, device=name)
-    except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"device: expected one of this machine's (auto, cpu, cuda, ...), got {name!r}") from error
-    return torch.device(name)
-
-
-def device_name(device: torch.device) -> str:
-    """The device in words."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"{device.type} ({torch.get_num_threads()} threads)"
-
-
 def generator_at(seed: int, *place: int) -> torch.Generator:
     """The random numbers of one place in training, whatever was drawn before: the same when resumed."""
     state = np.random.SeedSequence((seed, *place)).generate_state(1, np.uint64)
     return torch.Generator().manual_seed(int(state[0]))
 
 
-def _keep_freed_memory() -> None:
-    # glibc hands every large tensor back to the system and faults it in again, step after step. Seen on 2 cores:
-    # 579 images/s as it comes, 1,120 with this. Elsewhere there is no mallopt, and nothing to do.
-    m_trim_threshold, m_mmap_max = -1, -4
-    with contextlib.suppress(OSError, AttributeError):
-        libc = ctypes.CDLL(None)
-        libc.mallopt(m_mmap_max, 0)
-        libc.mallopt(m_trim_threshold, 2**31 - 1)
+def _record_images(run: Run, images: ImageSet) -> None:
+    """Keep which images are trained on, by id and a checksum of a thousand of them; go on with no others."""
+    sample = torch.linspace(0, len(images) - 1, min(len(images), 1000)).long()
+    now = {"ids": images.ids.numpy(), "checksum": np.array(zlib.crc32(images.images[sample].numpy().tobytes()))}
+    before = run.load_arrays("images")
+    if run.begun and before and any(not np.array_equal(before[name], now[name]) for name in now):
+        raise ValueError(
+            f"images: expected the {len(before['ids']):,} that {run.path} was trained on, got {len(images):,} others; "
+            "restore them (see data_root), or give another run_dir for another run"
+        )
+    run.save_arrays("images", **now)
 
 
 def _require_a_batch(config: RunConfig, images: ImageSet) -> None:
+    if len(images) < 2:
+        raise ValueError(f"images: expected at least 2 to tell apart, got {len(images)} of {config.dataset}; add some")
     if len(images) < config.batch_size:
         raise ValueError(
             f"batch_size: expected at most the {len(images):,} images of {config.dataset} ({config.split}), "
@@ -209,6 +199,7 @@ def _require_finite(tensors: dict[str, Tensor], what: str) -> None:
     wrong = [name for name, tensor in tensors.items() if tensor.is_floating_point() and not tensor.isfinite().all()]
     if wrong:
         raise FloatingPointError(
-            f"expected finite numbers, but {what} is not ({', '.join(wrong[:3])}); the last good checkpoint is kept. "
+            f"expected finite numbers, but {what} is not ({', '.join(wrong[:3])}). "
+            "The last good checkpoint, if any, is kept. "
             "Lower learning_rate, lengthen warmup_epochs, or use precision='float32', in a new run_dir"
         )

@@ -38,6 +38,16 @@ def test_a_report_is_filed_in_a_new_run_directory_below_the_root(notebook, monke
     assert f'run_dir = "{run_dir}"' in injected.source
 
 
+def test_a_run_directory_given_as_a_parameter_is_the_one_that_is_used(notebook, tmp_path):
+    assert run_notebook(notebook, {"run_dir": str(tmp_path / "mine")}) == tmp_path / "mine"
+
+
+def test_a_run_directory_that_cannot_be_written_is_refused(notebook, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match="can be written"):
+        run_notebook(notebook, {}, tmp_path / "file" / "run")
+
+
 def test_the_page_needs_no_network(notebook, tmp_path):
     page = (run_notebook(notebook, {}, tmp_path / "run") / "report.html").read_text()
     assert "data:image/png;base64" in page
@@ -51,6 +61,7 @@ def test_a_failing_cell_is_told_and_its_traceback_kept(notebook, tmp_path):
     with pytest.raises(Exception, match="an unlucky number"):
         run_notebook(notebook, {"n": 13}, tmp_path / "run")
     assert "an unlucky number" in (tmp_path / "run" / "report.ipynb").read_text()
+    assert "an unlucky number" in (tmp_path / "run" / "report.html").read_text()
 
 
 def test_unknown_notebooks_and_parameters_are_refused_before_anything_runs(notebook, tmp_path):

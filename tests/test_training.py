@@ -2,9 +2,12 @@
 
 import math
 import os
+from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from simclr_lib import Augment, Run, RunConfig, load_images, train, warmup_cosine
 from simclr_lib.loss import nt_xent
@@ -40,7 +43,7 @@ def test_a_run_is_recorded_whole(tmp_path):
         "metrics.jsonl",
         "status.json",
         "environment.json",
-        "image_ids.npy",
+        "images.npz",
         "checkpoint.pt",
         "checkpoint.previous.pt",
         "encoder.safetensors",
@@ -153,6 +156,54 @@ def test_a_finished_run_is_not_trained_again(tmp_path):
     assert same(weights(run), weights(again))
 
 
+def test_a_finished_run_needs_no_images(tmp_path, monkeypatch):
+    train(RunConfig(**TINY), tmp_path)
+    monkeypatch.setattr("simclr_lib.training.load_images", lambda *_, **__: pytest.fail("images were loaded"))
+    assert train(RunConfig(**TINY), tmp_path).status["state"] == "finished"
+
+
+def write_photos(folder, count, seed):
+    rng = np.random.default_rng(seed)
+    (folder / "class").mkdir(parents=True)
+    for i in range(count):
+        Image.fromarray(rng.integers(0, 256, (8, 8, 3), np.uint8)).save(folder / "class" / f"{i}.png")
+
+
+@pytest.mark.parametrize(("count", "seed"), [(4, 0), (8, 1)])  # fewer images; as many others
+def test_a_run_does_not_go_on_with_other_images(tmp_path, monkeypatch, count, seed):
+    write_photos(tmp_path / "photos", 8, seed=0)
+    write_photos(tmp_path / "others", count, seed)
+    config = RunConfig(
+        dataset="folder", data_root=str(tmp_path / "photos"), image_size=8, batch_size=4, epochs=2, blur=False
+    )
+
+    def crash_after_an_epoch(trainer, step, images, _step=Trainer._step):
+        if step == 3:
+            raise Interrupted
+        return _step(trainer, step, images)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "_step", crash_after_an_epoch)
+        with pytest.raises(Interrupted):
+            train(config, tmp_path / "run")
+    with pytest.raises(ValueError, match=r"expected the 8 that.*restore them"):
+        train(replace(config, data_root=str(tmp_path / "others")), tmp_path / "run")
+    (tmp_path / "photos").rename(tmp_path / "moved")  # the same images elsewhere are the same run
+    train(replace(config, data_root=str(tmp_path / "moved")), tmp_path / "run")
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_run_trains_resumes_and_embeds_on_a_gpu(tmp_path):
+    from simclr_lib.evaluate import embed_beside_baselines
+
+    run = train(RunConfig(**{**TINY, "device": "cuda", "precision": "bfloat16"}), tmp_path)
+    (tmp_path / "status.json").unlink()
+    assert same(weights(run), weights(train(run.config, tmp_path)))
+    h = embed_beside_baselines(run, load_images("embedded", limit=8).images)["trained encoder"]
+    assert h.shape == (8, 128)
+    assert h.isfinite().all()
+
+
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_checkpoint(tmp_path, monkeypatch):
     import simclr_lib.training as training
 
@@ -217,7 +268,7 @@ def test_no_label_reaches_training(tmp_path, monkeypatch):
     ("change", "message"),
     [
         ({"batch_size": 73}, r"batch_size: expected at most the 72 images.*got 73.*lower batch_size"),
-        ({"limit_images": 1}, r"batch_size: expected at most the 1 images.*got 16"),
+        ({"limit_images": 1}, r"images: expected at least 2 to tell apart, got 1.*add some"),
         ({"dataset": "folder", "data_root": "nowhere"}, "a folder that exists"),
         ({"device": "cuda:99"}, r"device: expected one of this machine's"),
         ({"arch": "alexnet"}, "stem"),
