@@ -3,6 +3,7 @@
 import math
 import os
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -101,11 +102,7 @@ class Interrupted(BaseException):
     """Stands for a crash: nothing in the library catches it."""
 
 
-@pytest.mark.parametrize("crash_at", [2, 9, 15])
-def test_a_resumed_run_is_the_run_that_was_never_interrupted(tmp_path, monkeypatch, crash_at):
-    config = RunConfig(**TINY, optimizer="lars")
-    whole = train(config, tmp_path / "whole")
-
+def train_until_crash(monkeypatch, config: RunConfig, run_dir: Path, crash_at: int) -> None:
     def step_until_crash(trainer, step, images, _step=Trainer._step):
         if step == crash_at:
             raise Interrupted
@@ -114,7 +111,14 @@ def test_a_resumed_run_is_the_run_that_was_never_interrupted(tmp_path, monkeypat
     with monkeypatch.context() as patch:
         patch.setattr(Trainer, "_step", step_until_crash)
         with pytest.raises(Interrupted):
-            train(config, tmp_path / "resumed")
+            train(config, run_dir)
+
+
+@pytest.mark.parametrize("crash_at", [2, 9, 15])
+def test_a_resumed_run_is_the_run_that_was_never_interrupted(tmp_path, monkeypatch, crash_at):
+    config = RunConfig(**TINY, optimizer="lars")
+    whole = train(config, tmp_path / "whole")
+    train_until_crash(monkeypatch, config, tmp_path / "resumed", crash_at)
     assert Run.open(tmp_path / "resumed").status["state"] == "failed"
     torch.manual_seed(123)  # what was drawn before must not matter
     resumed = train(config, tmp_path / "resumed")
@@ -132,19 +136,7 @@ def test_a_resumed_run_with_dropout_is_the_run_that_was_never_interrupted(tmp_pa
     monkeypatch.setattr(training, "build_encoder", with_dropout)
     config = RunConfig(**{**TINY, "limit_images": 8, "batch_size": 4, "epochs": 2, "stem": "imagenet"}, arch="vit_tiny")
     whole = train(config, tmp_path / "whole")
-    monkeypatch.setattr(
-        training.Trainer, "fit", lambda trainer, images, run, fit=Trainer.fit: fit(trainer, images, crashing(run))
-    )
-
-    def crashing(run):
-        save = run.save_checkpoint
-        run.save_checkpoint = lambda state: (save(state), (_ for _ in ()).throw(Interrupted))
-        return run
-
-    with pytest.raises(Interrupted):
-        train(config, tmp_path / "resumed")
-    monkeypatch.undo()
-    monkeypatch.setattr(training, "build_encoder", with_dropout)
+    train_until_crash(monkeypatch, config, tmp_path / "resumed", crash_at=3)  # one epoch of two steps is kept
     assert same(weights(whole), weights(train(config, tmp_path / "resumed")))
 
 
@@ -176,16 +168,7 @@ def test_a_run_does_not_go_on_with_other_images(tmp_path, monkeypatch, count, se
     config = RunConfig(
         dataset="folder", data_root=str(tmp_path / "photos"), image_size=8, batch_size=4, epochs=2, blur=False
     )
-
-    def crash_after_an_epoch(trainer, step, images, _step=Trainer._step):
-        if step == 3:
-            raise Interrupted
-        return _step(trainer, step, images)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "_step", crash_after_an_epoch)
-        with pytest.raises(Interrupted):
-            train(config, tmp_path / "run")
+    train_until_crash(monkeypatch, config, tmp_path / "run", crash_at=3)
     with pytest.raises(ValueError, match=r"expected the 8 that.*restore them"):
         train(replace(config, data_root=str(tmp_path / "others")), tmp_path / "run")
     (tmp_path / "photos").rename(tmp_path / "moved")  # the same images elsewhere are the same run
