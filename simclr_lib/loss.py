@@ -1,14 +1,19 @@
 """NT-Xent, the normalised temperature-scaled cross entropy (SimCLR, section 2.1, equation 1).
 
-N images, two views each, P projection dimensions.
+N images, two views each, P projection dimensions, T anchors of a tile.
 """
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+LOGITS_AT_ONCE = 2**24  # 64 MB in float32; of more, a tile at a time is made, used and forgotten
 
 
-def nt_xent(z_a: Tensor, z_b: Tensor, temperature: float = 0.5) -> Tensor:
+def nt_xent(
+    z_a: Tensor, z_b: Tensor, temperature: float = 0.5, *, anchors: slice = slice(None), tile: int | None = None
+) -> Tensor:
     """The mean over the 2N anchors of -log softmax of their positive among the 2N - 1 other views.
 
     The official code sums the means over both views' anchors, so its loss is twice this one.
@@ -17,24 +22,41 @@ def nt_xent(z_a: Tensor, z_b: Tensor, temperature: float = 0.5) -> Tensor:
         z_a, z_b: (N, P), the projections of the two views of the same N images, at any scale: they are
             l2-normalised here. float16 and bfloat16 are promoted to float32; float64 stays.
         temperature: positive; divides the cosine similarities.
+        anchors: the images whose views are anchors; all by default. The losses over the parts of a batch add up to
+            the loss over the whole, and so do their gradients: each process takes its own part.
+        tile: the number of anchors T whose logits, (T, 2N), are held at once; None: all, or as many as 64 MB hold.
+            Where there are several tiles each is computed again for its gradient: memory is O(N T), not O(N N).
 
     Returns:
         A scalar; chance is ln(2N - 1).
 
     Raises:
-        ValueError: if the shapes differ or are not (N, P), the temperature is not positive, or a row is zero
-            (it has no direction, so no cosine similarity).
+        ValueError: if the shapes differ or are not (N, P), dtypes or devices differ, the temperature is not positive,
+            the tile is below 1, or a row is zero (it has no direction, so no cosine similarity).
     """
-    _check(z_a, z_b, temperature)
+    _check(z_a, z_b, temperature, tile)
     n = len(z_a)
+    images = torch.arange(n, device=z_a.device)[anchors]
+    tiles = torch.cat([images, images + n]).split(tile or max(1, LOGITS_AT_ONCE // (2 * n)))
     with torch.autocast(z_a.device.type, enabled=False):  # which would take the product below in half precision
         z = normalize(torch.cat([z_a, z_b]))  # (2N, P)
-        logits = z @ z.T / temperature  # (2N, 2N)
-    positive = logits.diagonal(n).repeat(2)  # of anchor i at column i + N, and the same for anchor i + N at column i
-    no_negative = torch.eye(n, dtype=torch.bool, device=z.device).repeat(2, 2)  # the anchor itself and its positive
-    negatives = logits.masked_fill(no_negative, torch.finfo(z.dtype).min).logsumexp(dim=1)
+        if len(tiles) == 1:
+            losses = anchor_losses(z, *tiles, temperature)
+        else:
+            recomputed = {"use_reentrant": False, "preserve_rng_state": False}
+            losses = torch.cat([checkpoint(anchor_losses, z, rows, temperature, **recomputed) for rows in tiles])
+    return losses.sum() / (2 * n)
+
+
+def anchor_losses(z: Tensor, anchors: Tensor, temperature: float) -> Tensor:
+    """The loss of each anchor among all views: z (2N, P) at length one, anchors (T,) rows of z -> (T,)."""
+    positives = (anchors + len(z) // 2) % len(z)
+    logits = z[anchors] @ z.T / temperature  # (T, 2N)
+    positive = logits.gather(1, positives[:, None])[:, 0]
+    no_negative = torch.stack([anchors, positives], dim=1)  # the anchor itself and its positive
+    negatives = logits.scatter(1, no_negative, torch.finfo(z.dtype).min).logsumexp(dim=1)
     # -log(e^p / (e^p + e^n)), as a difference first: cross_entropy rounds the small losses of aligned views away.
-    return -F.logsigmoid(positive - negatives).mean()
+    return -F.logsigmoid(positive - negatives)
 
 
 def normalize(z: Tensor) -> Tensor:
@@ -53,12 +75,18 @@ def normalize(z: Tensor) -> Tensor:
     return z / z.norm(dim=1, keepdim=True)
 
 
-def _check(z_a: Tensor, z_b: Tensor, temperature: float) -> None:
+def _check(z_a: Tensor, z_b: Tensor, temperature: float, tile: int | None) -> None:
     if z_a.ndim != 2 or z_a.shape != z_b.shape or len(z_a) == 0:
         raise ValueError(
             f"expected two projections of the same shape (N, P), got {tuple(z_a.shape)} and {tuple(z_b.shape)}"
         )
     if not z_a.is_floating_point() or z_a.dtype != z_b.dtype:
         raise ValueError(f"expected two projections of one floating dtype, got {z_a.dtype} and {z_b.dtype}")
+    if z_a.device != z_b.device:
+        raise ValueError(
+            f"expected two projections on one device, got {z_a.device} and {z_b.device}; move one with .to"
+        )
     if not 0 < temperature < float("inf"):
         raise ValueError(f"expected a positive, finite temperature, got {temperature}; SimCLR uses 0.05 to 1")
+    if tile is not None and tile < 1:
+        raise ValueError(f"tile: expected None or at least 1 anchor at a time, got {tile}")
