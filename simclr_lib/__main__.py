@@ -46,8 +46,11 @@ def _parser() -> argparse.ArgumentParser:
 
 def _train(options: argparse.Namespace) -> None:
     from simclr_lib import RunConfig, train
+    from simclr_lib.distributed import launched
 
-    print(train(RunConfig.from_dict(_read_json(options.config)), options.run_dir).path)
+    run = train(RunConfig.from_dict(_read_json(options.config)), options.run_dir)
+    if not launched():  # else there are several, and torchrun was told the directory
+        print(run.path)
 
 
 def _resume(options: argparse.Namespace) -> None:

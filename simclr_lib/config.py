@@ -12,10 +12,11 @@ CHOICES = {
     "norm": ("batch", "group"),
     "optimizer": ("sgd", "lars", "adamw"),
     "lr_scaling": ("none", "linear", "sqrt"),
-    "precision": ("float32", "bfloat16"),
+    "precision": ("float32", "bfloat16", "float64"),
 }
 # These say where and how fast a run computes, not what: a run may be resumed with other values.
-MACHINE_FIELDS = ("data_root", "device", "num_workers", "compile")
+MACHINE_FIELDS = ("data_root", "device", "num_workers", "processes", "compile")
+BATCH_NORM_ARCHS = ("convnet", "resnet18", "resnet34", "resnet50")  # the others have none, whatever `norm` says
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,13 +52,15 @@ class RunConfig:
     momentum: float = 0.9
     temperature: float | None = None  # None: 0.5 below 300 epochs, 0.1 from 300
     batch_size: int = 256  # images, two views each
+    micro_batch_size: int | str | None = None  # images of a process in memory at a time; None: all; auto: what fits
     epochs: int = 20
     warmup_epochs: float = 0.0  # at most a tenth of the epochs is taken
     # Machine
-    precision: str = "float32"  # or bfloat16: autocast in the forward pass
+    precision: str = "float32"  # bfloat16: autocast in the forward pass; float64: to check by, throughout
     compile: bool = False  # torch.compile for the colour part of the views, where a compiler is at hand
     device: str = "auto"  # auto: the GPU if there is one
     num_workers: int | None = None  # threads that decode images; None: one a core
+    processes: int = 1  # that train as one, on this machine; torchrun's own flags come before this
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -70,7 +73,7 @@ class RunConfig:
             _require(isinstance(value, str) and value != "", name, "a name", value)
         value = self.data_root
         _require(value is None or isinstance(value, str), "data_root", "None or a folder as a string", value)
-        for name in ("image_size", "projection_dim", "epochs"):
+        for name in ("image_size", "projection_dim", "epochs", "processes"):
             _require(_is_count(getattr(self, name)), name, "a whole number of at least 1", getattr(self, name))
         for name in ("store_size", "limit_images", "num_workers"):
             value = getattr(self, name)
@@ -80,6 +83,11 @@ class RunConfig:
             _require(_is_number(value) and 0 <= value < math.inf, name, "a number of at least 0", value)
         value = self.batch_size
         _require(_is_count(value) and value >= 2, "batch_size", "at least 2 images (one has no negatives)", value)
+        holds = value % self.processes == 0
+        _require(holds, "batch_size", f"a multiple of the {self.processes} processes", value)
+        value = self.micro_batch_size
+        holds = value in (None, "auto") or _is_count(value)
+        _require(holds, "micro_batch_size", "None, auto or at least 1 image at a time", value)
         _require(_is_number(self.momentum) and 0 <= self.momentum < 1, "momentum", "a number in [0, 1)", self.momentum)
         value = self.temperature
         holds = value is None or (_is_number(value) and 0 < value < math.inf)
@@ -123,6 +131,11 @@ class RunConfig:
         return {"arch": self.arch, "stem": self.stem, "norm": self.norm, "image_size": self.image_size}
 
     @property
+    def has_batch_norm(self) -> bool:
+        """Whether the encoder normalises over the batch, so that no micro-batch gives the gradient of the whole."""
+        return self.norm == "batch" and self.arch in BATCH_NORM_ARCHS
+
+    @property
     def negatives(self) -> int:
         """The number of negatives per anchor, 2N - 2."""
         return 2 * self.batch_size - 2
@@ -156,7 +169,8 @@ class RunConfig:
     def differences(self, other: "RunConfig") -> dict[str, tuple]:
         """The fields that make `other` another run: name -> (value here, value there)."""
         here, there = self.to_dict(), other.to_dict()
-        return {n: (here[n], there[n]) for n in here if n not in MACHINE_FIELDS and here[n] != there[n]}
+        machine = MACHINE_FIELDS if self.has_batch_norm else (*MACHINE_FIELDS, "micro_batch_size")
+        return {n: (here[n], there[n]) for n in here if n not in machine and here[n] != there[n]}
 
 
 def _is_number(value: object) -> bool:

@@ -1,15 +1,23 @@
-"""The device that computes, by name and in words."""
+"""The device that computes: which it is, and what fits on it."""
 
 import ctypes
 import sys
+from collections.abc import Callable
 
 import torch
 
 
-def choose_device(name: str) -> torch.device:
-    """The device called `name`; "auto" is the GPU if there is one. Raises ValueError for one that is not here."""
+def choose_device(name: str, number: int | None = None) -> torch.device:
+    """The device called `name`; "auto" is the GPU if there is one. Where several processes of a machine train as one,
+    `number` says which this is: it takes the GPU of that number.
+
+    Raises:
+        ValueError: for a device that is not here.
+    """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and number is not None:
+        name = f"cuda:{number}"
     try:
         torch.empty(0, device=name)
     except (RuntimeError, AssertionError) as error:
@@ -24,6 +32,30 @@ def device_name(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"{device.type} ({torch.get_num_threads()} threads)"
+
+
+def largest_that_fits(n: int, attempt: Callable[[int], None]) -> int:
+    """The largest of n, n / 2, n / 4, ..., rounded up, images that `attempt` can take without running out of memory.
+
+    Raises:
+        ValueError: where not even one image fits.
+    """
+    size = n
+    while not _fits(size, attempt):
+        if size == 1:
+            raise ValueError("expected a device whose memory takes one image, got less; lower image_size or arch")
+        size = (size + 1) // 2
+    return size
+
+
+def _fits(size: int, attempt: Callable[[int], None]) -> bool:
+    try:
+        attempt(size)
+        return True
+    except torch.OutOfMemoryError:
+        return False
+    finally:
+        torch.cuda.empty_cache()  # does nothing where no GPU was used
 
 
 def keep_freed_memory() -> None:

@@ -12,14 +12,13 @@ from simclr_lib.paths import project_root
 PACKAGES = ("torch", "torchvision", "numpy", "pillow", "scikit-learn")
 
 
-def environment(device: str) -> dict:
-    """This process's surroundings: package versions, commit, processor and `device`, time."""
+def environment() -> dict:
+    """This process's surroundings: package versions, commit, processor, time."""
     return {
         "started": utc_now(),
         "python": platform.python_version(),
         "packages": {name: metadata.version(name) for name in PACKAGES},
         "platform": platform.platform(),
-        "device": device,
         "processor": processor(),
         "cores": os.cpu_count(),
         **commit(),

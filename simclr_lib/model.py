@@ -7,6 +7,9 @@ from torch import Tensor, nn
 from torchvision import models
 from torchvision.models.vision_transformer import VisionTransformer
 
+from simclr_lib.batch_norm import replace_batch_norm
+from simclr_lib.dropout import replace_dropout
+
 RESNETS = ("resnet18", "resnet34", "resnet50")
 VITS = {"vit_tiny": (192, 3), "vit_small": (384, 6)}  # hidden dimension, heads; 12 layers each (DeiT's sizes)
 ARCHS = ("convnet", "alexnet", *RESNETS, *VITS)
@@ -28,7 +31,8 @@ def build_encoder(
             32 pixels; SimCLR, appendix B.9). Only convnet and the ResNets have the choice.
         norm: `batch`, or `group`: GroupNorm(32) in place of every BatchNorm.
         image_size: S; a ViT's patch follows from it (4 pixels below 64, 8 below 160, else 16), AlexNet needs 63.
-        dropout: of the ViT; the others have none.
+        dropout: of the ViT, in [0, 1); the others have none. `simclr_step` draws it by view, so that no split of the
+            batch changes it.
 
     Raises:
         ValueError: for a combination that cannot work, with the reason.
@@ -120,32 +124,12 @@ def _vit(arch: str, image_size: int, dropout: float) -> nn.Module:
     )
     encoder.heads = nn.Identity()
     encoder.embedding_dim = dim
-    return encoder
+    return replace_dropout(encoder)
 
 
 def patch_size(image_size: int) -> int:
     """The side of a ViT's patches in pixels: 4, 8 and 16 at 32, 96 and 224 pixels."""
     return 4 if image_size < 64 else 8 if image_size < 160 else 16
-
-
-def replace_batch_norm(module: nn.Module, groups: int = 32) -> nn.Module:
-    """Put GroupNorm(`groups`) where `module` has a BatchNorm, in place, and return it (itself replaced if it is one).
-
-    GroupNorm has no statistics over the batch, so micro-batches and processes give the gradient of the whole batch.
-
-    Raises:
-        ValueError: where the channels of a BatchNorm cannot be split into `groups`.
-    """
-    if isinstance(module, nn.modules.batchnorm._BatchNorm):
-        if module.num_features % groups:
-            raise ValueError(
-                f"expected channels divisible by {groups} groups, got a BatchNorm over {module.num_features}; "
-                "keep norm='batch' or change the width"
-            )
-        return nn.GroupNorm(groups, module.num_features, eps=module.eps)
-    for name, child in module.named_children():
-        setattr(module, name, replace_batch_norm(child, groups))
-    return module
 
 
 def _check(arch: str, stem: str, norm: str, image_size: int, dropout: float) -> None:
@@ -161,5 +145,7 @@ def _check(arch: str, stem: str, norm: str, image_size: int, dropout: float) -> 
     if arch in VITS and image_size % patch_size(image_size):
         patch = patch_size(image_size)
         raise ValueError(f"expected image_size to be a multiple of {arch}'s patch of {patch} pixels, got {image_size}")
+    if not 0 <= dropout < 1:
+        raise ValueError(f"expected dropout in [0, 1), got {dropout}")
     if dropout and arch not in VITS:
         raise ValueError(f"expected dropout=0 with {arch}, got {dropout}: only the ViTs have dropout here")

@@ -6,17 +6,23 @@ import sys
 from tqdm import tqdm
 
 
-def progress_bar(total: int, desc: str, unit: str, initial: int = 0, leave: bool = True) -> tqdm:
-    """A tqdm bar over `total` units of work, `initial` of them done before,
-    drawn the way the place at hand can show it.
+def progress_bar(total: int, desc: str, unit: str, initial: int = 0, leave: bool = True, show: bool = True) -> tqdm:
+    """A tqdm bar over `total` units of work, `initial` of them done before, drawn the way the place at hand can
+    show it; or, with show=False, none, in a process that is to be silent.
 
     A terminal gets the usual line; a notebook kernel one display that is updated in place, so that the executed
     notebook keeps only its last state; anything else (a log file) a line every half minute.
     """
-    bar = dict(total=total, desc=desc, unit=" " + unit, initial=initial, leave=leave)
+    bar = dict(total=total, desc=desc, unit=" " + unit, initial=initial, leave=leave, disable=not show)
     if in_notebook():
         return _NotebookBar(**bar, ncols=120, mininterval=0.5, file=io.StringIO(), ascii=False)
     return tqdm(**bar, dynamic_ncols=True, mininterval=0.2 if sys.stderr.isatty() else 30.0)
+
+
+def say(bar: tqdm, line: str) -> None:
+    """Print a line above `bar`, unless that is not shown."""
+    if not bar.disable:
+        bar.write(line)
 
 
 def in_notebook() -> bool:

@@ -33,8 +33,8 @@ class Run:
         self.config = config
 
     @classmethod
-    def start(cls, path: str | Path, config: RunConfig, device: str) -> "Run":
-        """Open `path` for training with `config` on `device`: a new directory, or one with a part of the same run.
+    def start(cls, path: str | Path, config: RunConfig) -> "Run":
+        """Open `path` for training with `config`: a new directory, or one with a part of the same run.
 
         Raises:
             ValueError: if `path` cannot be written, or already holds a run of another configuration.
@@ -46,7 +46,6 @@ class Run:
             (run.path / "metrics.jsonl").unlink(missing_ok=True)  # steps before any checkpoint are all done again
         if not run.finished:
             run._write("config.json", config.to_dict())
-            run._add_session(device)
             run._end_cut_line()
         return run
 
@@ -136,9 +135,10 @@ class Run:
         """Where the run ran: {"sessions": [...]}, one entry for each time training was started or resumed."""
         return self._read("environment.json")
 
-    def _add_session(self, device: str) -> None:
+    def add_session(self, **values: Any) -> None:
+        """Add to the environment that training was started or resumed here and now, and `values`: how it is split."""
         sessions = self.environment.get("sessions", [])
-        self._write("environment.json", {"sessions": [*sessions, environment(device)]})
+        self._write("environment.json", {"sessions": [*sessions, {**environment(), **values}]})
 
     def _set_status(self, state: str, message: str = "") -> None:
         self._write("status.json", {"state": state, "message": message, "time": utc_now()})
@@ -218,6 +218,20 @@ class Run:
     def _write(self, name: str, values: dict) -> None:
         with replacing(self.path / name) as temporary:
             temporary.write_text(json.dumps(values, indent=1) + "\n")
+
+
+class Follower(Run):
+    """The run as processes other than the first have it: what they would write is written by the first."""
+
+    def log(self, kind: str, **values: float) -> None: ...
+
+    def save_checkpoint(self, state: dict) -> None: ...
+
+    def save_encoder(self, weights: dict[str, "Tensor"]) -> None: ...
+
+    def save_arrays(self, name: str, **arrays: np.ndarray) -> None: ...
+
+    def _write(self, name: str, values: dict) -> None: ...
 
 
 def _require_same(path: Path, before: RunConfig, now: RunConfig) -> None:

@@ -7,18 +7,20 @@ import math
 import pytest
 
 from simclr_lib import model
+from simclr_lib.batch_norm import batch_norms
 from simclr_lib.config import CHOICES, MACHINE_FIELDS, RunConfig
 
 NAN, INF = math.nan, math.inf
 REFUSED = {
     **{name: ["", "elsewhere", None, 1] for name in CHOICES},
-    **{name: [0, -1, 2.0, "8", True, None, NAN] for name in ("image_size", "projection_dim", "epochs")},
+    **{name: [0, -1, 2.0, "8", True, None, NAN] for name in ("image_size", "projection_dim", "epochs", "processes")},
     **{name: [0, -1, 2.0, "8", True, NAN] for name in ("store_size", "limit_images", "num_workers")},
     **{
         name: [-0.1, NAN, INF, "0.1", True, None]
         for name in ("learning_rate", "weight_decay", "warmup_epochs", "color_strength")
     },
     "batch_size": [1, 0, -2, 256.0, True, None],
+    "micro_batch_size": [0, -1, 2.0, "all", True, NAN],
     "momentum": [-0.1, 1, 1.5, NAN, "0.9", True, None],
     "temperature": [0, -0.5, NAN, INF, "0.5", True],
     "seed": [-1, 0.0, 1.0, "0", True, False, None],
@@ -50,12 +52,14 @@ EVERY_FIELD = dict(  # a value other than the default for each
     momentum=0.8,
     temperature=0.07,
     batch_size=512,
+    micro_batch_size=64,
     epochs=1000,
     warmup_epochs=7.5,
     precision="bfloat16",
     compile=True,
     device="cuda",
     num_workers=3,
+    processes=4,
     seed=11,
 )
 
@@ -173,8 +177,29 @@ def test_a_bad_value_from_a_file_is_refused():
 def test_differences_are_those_that_make_another_run():
     default, other = RunConfig(), RunConfig(**EVERY_FIELD)
     differences = default.differences(other)
-    assert set(differences) == set(EVERY_FIELD) - {"data_root", "device", "num_workers", "compile"}
-    assert set(MACHINE_FIELDS) == {"data_root", "device", "num_workers", "compile"}
+    assert set(differences) == set(EVERY_FIELD) - {"data_root", "device", "num_workers", "processes", "compile"}
+    assert set(MACHINE_FIELDS) == {"data_root", "device", "num_workers", "processes", "compile"}
     assert differences["epochs"] == (20, 1000)
     assert other.differences(default)["epochs"] == (1000, 20)
     assert default.differences(RunConfig()) == {}
+
+
+@pytest.mark.parametrize("size", [8, "auto"])
+def test_micro_batches_make_another_run_only_where_they_change_the_gradient(size):
+    for norm, arch, differ in (("batch", "resnet18", True), ("group", "resnet18", False), ("batch", "alexnet", False)):
+        whole = RunConfig(norm=norm, arch=arch)
+        assert bool(whole.differences(dataclasses.replace(whole, micro_batch_size=size))) == differ
+
+
+def test_a_batch_that_processes_cannot_share_is_refused():
+    with pytest.raises(ValueError, match=r"^batch_size: expected a multiple of the 3 processes, got 256$"):
+        RunConfig(processes=3)
+    assert RunConfig(processes=3, batch_size=258, micro_batch_size=300).processes == 3
+
+
+@pytest.mark.parametrize("norm", ["batch", "group"])
+@pytest.mark.parametrize("arch", CHOICES["arch"])
+def test_which_encoders_normalise_over_the_batch(arch, norm):
+    size = 64 if arch == "alexnet" else 32
+    encoder = model.build_encoder(arch, norm=norm, image_size=size)
+    assert RunConfig(arch=arch, norm=norm).has_batch_norm == bool(batch_norms(encoder))

@@ -14,7 +14,10 @@ MAY_IMPORT = {  # module -> what it may import from the package
     "config": set(),
     "embedded": set(),
     "augment": set(),
-    "model": set(),
+    "batch_norm": set(),
+    "dropout": set(),
+    "distributed": set(),
+    "model": {"batch_norm", "dropout"},
     "loss": set(),
     "lars": set(),
     "schedule": set(),
@@ -24,26 +27,29 @@ MAY_IMPORT = {  # module -> what it may import from the package
     "image_store": {"progress"},
     "listing": {"embedded", "image_store"},
     "datasets": {"image_store", "listing", "paths"},
-    "step": {"augment", "loss"},
+    "step": {"augment", "batch_norm", "distributed", "dropout", "loss"},
     "record": {"config", "environment", "paths"},
-    "training": {
+    "launch": {"progress", "record"},
+    "trainer": {
         "augment",
         "config",
         "datasets",
         "device",
-        "environment",
+        "distributed",
         "lars",
+        "loss",
         "model",
         "progress",
         "record",
         "schedule",
         "step",
     },
+    "training": {"config", "datasets", "device", "distributed", "environment", "launch", "record", "trainer"},
     "evaluate": {"datasets", "device", "model", "progress", "record", "retrieval"},
     "canvas": set(),
     "plots": {"canvas"},
     "report": {"paths"},
-    "__main__": {"simclr_lib", "paths", "record", "report"},
+    "__main__": {"simclr_lib", "distributed", "paths", "record", "report"},
     "__init__": set(),
 }
 
@@ -77,7 +83,7 @@ def test_only_the_figures_draw_and_only_report_executes():
 
 def test_the_package_stays_thin():
     lines = {path.name: path.read_text().count("\n") for path in PACKAGE.glob("*.py")}
-    assert sum(lines.values()) <= 3200, lines
+    assert sum(lines.values()) <= 3750, lines
     assert max(lines.values()) <= 260, lines
 
 

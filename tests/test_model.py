@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torchvision import models
 
-from simclr_lib.model import ARCHS, SimCLR, build_encoder, patch_size, replace_batch_norm
+from simclr_lib.batch_norm import replace_batch_norm
+from simclr_lib.model import ARCHS, SimCLR, build_encoder, patch_size
 
 ENCODERS = [  # arch, stem, side of the images, D
     ("convnet", "cifar", 32, 128),
@@ -213,7 +214,7 @@ def test_no_weight_is_downloaded_or_shared_between_two_encoders():
         ({"arch": "vit_tiny", "image_size": 33}, "multiple of vit_tiny's patch of 4 pixels, got 33"),
         ({"arch": "vit_tiny", "image_size": 0}, "at least 1 pixel, got 0"),
         ({"arch": "resnet18", "dropout": 0.1}, "dropout=0 with resnet18, got 0.1"),
-        ({"arch": "vit_tiny", "image_size": 32, "dropout": 1.5}, "between 0 and 1"),
+        ({"arch": "vit_tiny", "image_size": 32, "dropout": 1.5}, r"dropout in \[0, 1\), got 1.5"),
     ],
 )
 def test_combinations_that_cannot_work_are_refused(options, message):

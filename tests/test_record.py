@@ -17,7 +17,7 @@ from simclr_lib.record import Run
 
 def test_a_run_is_read_back_as_it_was_written(tmp_path):
     config = RunConfig(epochs=7, seed=3)
-    run = Run.start(tmp_path / "run", config, "cpu")
+    run = Run.start(tmp_path / "run", config)
     run.log("step", step=0, loss=1.5)
     run.log("epoch", step=0, loss=1.25)
     run.add_to_summary(a=1)
@@ -30,8 +30,10 @@ def test_a_run_is_read_back_as_it_was_written(tmp_path):
 
 
 def test_the_environment_says_where_a_number_came_from(tmp_path):
-    Run.start(tmp_path, RunConfig(), "cpu")
-    session = Run.start(tmp_path, RunConfig(), "cpu").environment["sessions"][-1]
+    for processes in (1, 2):
+        Run.start(tmp_path, RunConfig()).add_session(device="cpu", processes=processes)
+    session = Run.open(tmp_path).environment["sessions"][-1]
+    assert session["processes"] == 2
     assert torch.__version__.startswith(session["packages"]["torch"])
     assert session["device"] == "cpu"
     assert session["started"].endswith("Z")
@@ -55,13 +57,13 @@ def test_the_commit_and_whether_the_tree_was_dirty(tmp_path, monkeypatch):
 
 
 def test_a_step_done_again_after_a_crash_counts_once_and_a_cut_line_not_at_all(tmp_path):
-    run = Run.start(tmp_path, RunConfig(), "cpu")
+    run = Run.start(tmp_path, RunConfig())
     for step, loss in ((0, 5.0), (1, 4.0), (2, 3.0), (1, 4.5)):
         run.log("step", step=step, loss=loss)
     with open(tmp_path / "metrics.jsonl", "a") as file:
         file.write('{"kind": "step", "step": 3, "lo')
     assert [(m["step"], m["loss"]) for m in run.metrics()] == [(0, 5.0), (1, 4.5), (2, 3.0)]
-    run = Run.start(tmp_path, RunConfig(), "cpu")
+    run = Run.start(tmp_path, RunConfig())
     run.log("step", step=3, loss=2.0)  # the resumed run's next record must not be lost to the cut line
     assert run.metrics()[-1]["loss"] == 2.0
 
@@ -70,7 +72,7 @@ def test_a_step_done_again_after_a_crash_counts_once_and_a_cut_line_not_at_all(t
     ("error", "state"), [(None, "finished"), (KeyboardInterrupt(), "interrupted"), (ValueError("no"), "failed")]
 )
 def test_the_status_says_how_the_work_ended(tmp_path, error, state):
-    run = Run.start(tmp_path, RunConfig(), "cpu")
+    run = Run.start(tmp_path, RunConfig())
     expected = pytest.raises(type(error)) if error else contextlib.nullcontext()
     with expected, run.recording_status():
         assert run.status["state"] == "running"
@@ -81,7 +83,7 @@ def test_the_status_says_how_the_work_ended(tmp_path, error, state):
 
 
 def test_the_checkpoint_before_the_last_stays_and_serves_where_the_last_is_damaged(tmp_path):
-    run = Run.start(tmp_path, RunConfig(), "cpu")
+    run = Run.start(tmp_path, RunConfig())
     assert run.load_checkpoint() is None
     run.save_checkpoint({"epochs_done": 1, "w": torch.ones(3)})
     run.save_checkpoint({"epochs_done": 2, "w": torch.ones(3)})
@@ -92,7 +94,7 @@ def test_the_checkpoint_before_the_last_stays_and_serves_where_the_last_is_damag
 
 
 def test_checkpoints_that_cannot_be_read_are_not_trained_over(tmp_path):
-    run = Run.start(tmp_path, RunConfig(), "cpu")
+    run = Run.start(tmp_path, RunConfig())
     run.save_checkpoint({"epochs_done": 1})
     (tmp_path / "checkpoint.pt").write_bytes(b"no checkpoint")
     with pytest.warns(UserWarning, match="cannot be read"), pytest.raises(ValueError, match="repair or delete"):
@@ -100,25 +102,26 @@ def test_checkpoints_that_cannot_be_read_are_not_trained_over(tmp_path):
 
 
 def test_steps_before_any_checkpoint_do_not_mix_with_those_of_a_new_start(tmp_path):
-    Run.start(tmp_path, RunConfig(), "cpu").log("step", step=40, loss=9.0)
-    run = Run.start(tmp_path, RunConfig(batch_size=512), "cpu")
+    Run.start(tmp_path, RunConfig()).log("step", step=40, loss=9.0)
+    run = Run.start(tmp_path, RunConfig(batch_size=512))
     run.log("step", step=0, loss=1.0)
     assert [m["loss"] for m in run.metrics()] == [1.0]
 
 
 def test_a_finished_run_whose_weights_were_not_kept_is_not_trained_over(tmp_path):
-    run = Run.start(tmp_path, RunConfig(epochs=2), "cpu")
+    run = Run.start(tmp_path, RunConfig(epochs=2))
     run.log("step", step=0, loss=1.0)
+    written = (tmp_path / "config.json").stat().st_mtime_ns
     with run.recording_status():
         pass
-    assert Run.start(tmp_path, RunConfig(epochs=2), "cpu").metrics()[0]["loss"] == 1.0
-    assert len(run.environment["sessions"]) == 1  # nothing was computed again
+    assert Run.start(tmp_path, RunConfig(epochs=2)).metrics()[0]["loss"] == 1.0
+    assert (tmp_path / "config.json").stat().st_mtime_ns == written  # nothing was begun again
     with pytest.raises(ValueError, match="epochs 2 -> 3"):
-        Run.start(tmp_path, RunConfig(epochs=3), "cpu")
+        Run.start(tmp_path, RunConfig(epochs=3))
 
 
 def test_a_failed_write_leaves_the_file_before_it_and_no_litter(tmp_path):
-    run = Run.start(tmp_path, RunConfig(), "cpu")
+    run = Run.start(tmp_path, RunConfig())
     run.save_checkpoint({"epochs_done": 1})
     before = sorted(path.name for path in tmp_path.iterdir())
     with pytest.raises(Exception, match="pickle"):
@@ -128,7 +131,7 @@ def test_a_failed_write_leaves_the_file_before_it_and_no_litter(tmp_path):
 
 
 def test_encoder_and_arrays_round_trip(tmp_path):
-    run = Run.start(tmp_path, RunConfig(), "cpu")
+    run = Run.start(tmp_path, RunConfig())
     with pytest.raises(ValueError, match="has not finished"):
         run.load_encoder_weights()
     weights = {"w": torch.randn(4, 3).to(memory_format=torch.contiguous_format), "b": torch.randn(4, 3, 2, 2)}
@@ -141,18 +144,18 @@ def test_encoder_and_arrays_round_trip(tmp_path):
 
 
 def test_another_configuration_is_refused_and_another_machine_is_not(tmp_path):
-    run = Run.start(tmp_path, RunConfig(epochs=5), "cpu")
-    Run.start(tmp_path, RunConfig(epochs=6), "cpu")  # nothing was trained yet: nothing is lost
+    run = Run.start(tmp_path, RunConfig(epochs=5))
+    Run.start(tmp_path, RunConfig(epochs=6))  # nothing was trained yet: nothing is lost
     run.save_checkpoint({"epochs_done": 1})
-    Run.start(tmp_path, RunConfig(epochs=6, num_workers=3), "cpu")
+    Run.start(tmp_path, RunConfig(epochs=6, num_workers=3))
     with pytest.raises(ValueError, match=r"epochs 6 -> 7.*another run_dir"):
-        Run.start(tmp_path, RunConfig(epochs=7), "cpu")
+        Run.start(tmp_path, RunConfig(epochs=7))
 
 
 def test_a_directory_that_cannot_be_written_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ValueError, match=r"expected a directory that can be written.*give another run_dir"):
-        Run.start(tmp_path / "file" / "run", RunConfig(), "cpu")
+        Run.start(tmp_path / "file" / "run", RunConfig())
     with pytest.raises(ValueError, match=r"expected a run directory with a config\.json"):
         Run.open(tmp_path / "none")
 
@@ -168,7 +171,7 @@ def test_new_runs_go_below_the_root(tmp_path, monkeypatch):
 
 
 def test_reading_a_run_needs_no_torch(tmp_path):
-    Run.start(tmp_path, RunConfig(), "cpu").log("step", step=0, loss=1.0)
+    Run.start(tmp_path, RunConfig()).log("step", step=0, loss=1.0)
     code = (
         "import sys, json; from simclr_lib.record import Run; "
         f"run = Run.open({str(tmp_path)!r}); assert 'torch' not in sys.modules; print(json.dumps(run.metrics()))"

@@ -13,7 +13,8 @@ from PIL import Image
 from simclr_lib import Augment, Run, RunConfig, load_images, train, warmup_cosine
 from simclr_lib.loss import nt_xent
 from simclr_lib.model import SimCLR, build_encoder
-from simclr_lib.training import Trainer, describe, generator_at
+from simclr_lib.trainer import Trainer, generator_at
+from simclr_lib.training import describe
 
 TINY = dict(dataset="embedded", norm="group", blur=False, limit_images=72, batch_size=16, epochs=4, device="cpu")
 
@@ -38,11 +39,13 @@ def test_a_run_is_recorded_whole(tmp_path):
     losses = [r["loss"] for r in records[4:8]]
     assert epochs[1]["loss"] == pytest.approx(sum(losses) / 4)
     assert run.status["state"] == "finished"
+    assert run.summary == {"exact_batch": True}
     files = {path.name for path in run.path.iterdir()}
     assert files == {
         "config.json",
         "metrics.jsonl",
         "status.json",
+        "summary.json",
         "environment.json",
         "images.npz",
         "checkpoint.pt",
@@ -128,12 +131,12 @@ def test_a_resumed_run_is_the_run_that_was_never_interrupted(tmp_path, monkeypat
 
 
 def test_a_resumed_run_with_dropout_is_the_run_that_was_never_interrupted(tmp_path, monkeypatch):
-    import simclr_lib.training as training
+    import simclr_lib.trainer as trainer_module
 
     def with_dropout(**options):
         return build_encoder("vit_tiny", image_size=options["image_size"], dropout=0.5)
 
-    monkeypatch.setattr(training, "build_encoder", with_dropout)
+    monkeypatch.setattr(trainer_module, "build_encoder", with_dropout)
     config = RunConfig(**{**TINY, "limit_images": 8, "batch_size": 4, "epochs": 2, "stem": "imagenet"}, arch="vit_tiny")
     whole = train(config, tmp_path / "whole")
     train_until_crash(monkeypatch, config, tmp_path / "resumed", crash_at=3)  # one epoch of two steps is kept
@@ -188,15 +191,15 @@ def test_a_run_trains_resumes_and_embeds_on_a_gpu(tmp_path):
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_checkpoint(tmp_path, monkeypatch):
-    import simclr_lib.training as training
+    import simclr_lib.trainer as trainer_module
 
     def broken_at_9(*arguments, calls=[], **options):  # noqa: B006 (it counts)
         calls.append(1)
         loss = step(*arguments, **options)
         return loss * math.nan if len(calls) == 10 else loss
 
-    step = training.simclr_step
-    monkeypatch.setattr(training, "simclr_step", broken_at_9)
+    step = trainer_module.simclr_step
+    monkeypatch.setattr(trainer_module, "simclr_step", broken_at_9)
     with pytest.raises(FloatingPointError, match=r"the loss at step 9 is not.*Lower learning_rate"):
         train(RunConfig(**TINY), tmp_path)
     run = Run.open(tmp_path)
@@ -213,7 +216,7 @@ def test_an_absurd_learning_rate_is_stopped_with_its_remedy(tmp_path):
 
 
 def test_weights_that_are_not_finite_are_never_a_checkpoint(tmp_path, monkeypatch):
-    import simclr_lib.training as training
+    import simclr_lib.trainer as trainer_module
 
     def poison(model, *arguments, **options):
         loss = step(model, *arguments, **options)
@@ -221,8 +224,8 @@ def test_weights_that_are_not_finite_are_never_a_checkpoint(tmp_path, monkeypatc
             model.projection_head[0].bias[0] = math.inf
         return loss
 
-    step = training.simclr_step
-    monkeypatch.setattr(training, "simclr_step", poison)
+    step = trainer_module.simclr_step
+    monkeypatch.setattr(trainer_module, "simclr_step", poison)
     with pytest.raises(FloatingPointError, match=r"projection_head\.0\.bias"):
         train(RunConfig(**{**TINY, "batch_size": 72}), tmp_path)
     assert Run.open(tmp_path).load_checkpoint() is None

@@ -1,0 +1,144 @@
+"""Several processes that train as one: who is who, a gather that carries the gradient, sums.
+
+torchrun starts the processes and says in the environment who they are. In a single process all of this is the
+identity. n images of each process, N of all of them, P projection dimensions.
+"""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.elastic.multiprocessing.errors import record
+
+
+def launched() -> bool:
+    """Whether this process is one of those that torchrun started."""
+    return dist.is_torchelastic_launched()
+
+
+def world_size() -> int:
+    """The number of processes that train as one."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def rank() -> int:
+    """This process's number among them. Process 0 writes; the others are silent."""
+    return dist.get_rank() if dist.is_initialized() else int(os.environ["RANK"]) if launched() else 0
+
+
+def local_rank() -> int | None:
+    """This process's number on its machine, which is also its GPU's; None where it is on its own."""
+    return int(os.environ["LOCAL_RANK"]) if launched() else None
+
+
+def reporting(function: Callable) -> Callable:
+    """`function`, but what it raises is left, with its traceback, where torchrun looks for the reason of an end."""
+    return record(function)
+
+
+@contextmanager
+def process_group(device: torch.device) -> Iterator[None]:
+    """Join the processes that torchrun started, by nccl between GPUs and gloo between CPUs; on its own, do nothing.
+
+    Raises:
+        ValueError: on all processes, if some are on a GPU and some on a CPU.
+    """
+    if not launched() or dist.is_initialized():
+        yield
+        return
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
+    require_alike("device", device.type)
+    yield  # after an error torchrun ends the group; to wait for the others here could be for ever
+    dist.destroy_process_group()
+
+
+def own_part(n: int) -> slice:
+    """The rows of a batch of n that are this process's. Raises ValueError where they cannot be split evenly."""
+    if n % world_size():
+        raise ValueError(
+            f"batch_size: expected a multiple of the {world_size()} processes, got {n}; "
+            f"try {n - n % world_size() or world_size()}"
+        )
+    each = n // world_size()
+    return slice(rank() * each, (rank() + 1) * each)
+
+
+def gather(z: Tensor) -> Tensor:
+    """The rows of all processes, (n, P) -> (N, P), in order of rank; n is the same for all.
+
+    A gradient with respect to a row flows back to the process that it came from, summed over all processes, because
+    the loss of each depends on it. torch.distributed.all_gather has no gradient, so that with it alone a process
+    would train its own views as if all others were constants.
+    """
+    return _Gather.apply(z) if world_size() > 1 else z
+
+
+class _Gather(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, z: Tensor) -> Tensor:
+        parts = [torch.empty_like(z, memory_format=torch.contiguous_format) for _ in range(world_size())]
+        dist.all_gather(parts, z.contiguous())
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> Tensor:
+        gradient = gradient.clone(memory_format=torch.contiguous_format)  # which is not ours to change
+        dist.all_reduce(gradient)
+        return gradient[own_part(len(gradient))]
+
+
+@torch.no_grad()
+def sum_gradients(model: nn.Module) -> None:
+    """Replace each parameter's gradient by its sum over the processes."""
+    if world_size() > 1:
+        gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+        for work in [dist.all_reduce(gradient, async_op=True) for gradient in gradients]:
+            work.wait()
+
+
+def sum_over_processes(value: Tensor) -> Tensor:
+    """The sum of the processes' values, on each of them."""
+    if world_size() > 1:
+        value = value.clone()
+        dist.all_reduce(value)
+    return value
+
+
+def collect(value: Any) -> list:
+    """The values of all processes, in order of rank, on each of them; anything that can be pickled."""
+    values = [value] * world_size()
+    if world_size() > 1:
+        dist.all_gather_object(values, value)
+    return values
+
+
+def from_first(value: Any) -> Any:
+    """The value of process 0, on each process; anything that can be pickled."""
+    values = [value]
+    if world_size() > 1:
+        dist.broadcast_object_list(values)
+    return values[0]
+
+
+def require_alike(what: str, value: Any) -> None:
+    """Raises ValueError, on every process, where `value` is not the same on all."""
+    values = collect(value)
+    if any(other != values[0] for other in values):
+        listed = "; ".join(f"process {i}: {other}" for i, other in enumerate(values))
+        raise ValueError(f"{what}: expected the same on all {len(values)} processes, got {listed}")
+
+
+@contextmanager
+def first_on_each_machine() -> Iterator[None]:
+    """Let one process of each machine pass alone, so that it downloads and fills caches; then the others."""
+    if world_size() > 1 and local_rank() != 0:
+        dist.barrier()
+    yield
+    if world_size() > 1 and local_rank() == 0:
+        dist.barrier()

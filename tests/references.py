@@ -1,0 +1,146 @@
+"""Slow, plain derivations that the tests and 05_numerics hold the library to, and one step split in every way.
+
+N images, P projection dimensions.
+"""
+
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as multiprocessing
+from torch import Tensor
+from torch.optim import SGD, Optimizer
+
+from simclr_lib.augment import Augment
+from simclr_lib.distributed import own_part
+from simclr_lib.embedded import generate
+from simclr_lib.lars import LARS, parameter_groups
+from simclr_lib.loss import nt_xent
+from simclr_lib.model import SimCLR, build_encoder
+from simclr_lib.step import simclr_step
+
+
+def loop_nt_xent(z_a: Tensor, z_b: Tensor, temperature: float) -> Tensor:
+    """Equation 1 of the paper, anchor by anchor, numerator and denominator divided by the numerator."""
+    z, n = torch.cat([z_a, z_b]), len(z_a)
+    total = z.new_zeros(())
+    for i in range(2 * n):
+        positive = i + n if i < n else i - n
+        similarity = [(z[i] @ z[k]) / (z[i].square().sum() * z[k].square().sum()).sqrt() for k in range(2 * n)]
+        others = z.new_zeros(())
+        for k in range(2 * n):
+            if k not in (i, positive):
+                others = others + torch.exp((similarity[k] - similarity[positive]) / temperature)
+        total = total + torch.log1p(others)
+    return total / (2 * n)
+
+
+def lars_by_hand(
+    weight: np.ndarray, velocity: np.ndarray, gradient: np.ndarray, adapt: bool, lr: float, momentum: float,
+    weight_decay: float, trust_coefficient: float,
+) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+    """One update of google-research/simclr's lars_optimizer.py in NumPy: -> (weight, velocity)."""
+    ratio = 1.0
+    if adapt:
+        gradient = gradient + weight_decay * weight
+        norms = np.sqrt((weight**2).sum()), np.sqrt((gradient**2).sum())
+        ratio = trust_coefficient * norms[0] / norms[1] if norms[0] > 0 and norms[1] > 0 else 1.0
+    velocity = momentum * velocity + lr * ratio * gradient
+    return weight - velocity, velocity
+
+
+# One step, split in every way. What a case needs is built from its name and a seed, alike in every process.
+
+CASES = {
+    "convnet": dict(arch="convnet", stem="cifar", norm="group", image_size=32),
+    "resnet18": dict(arch="resnet18", stem="cifar", norm="group", image_size=32),
+    "alexnet": dict(arch="alexnet", image_size=64),
+    "vit": dict(arch="vit_tiny", image_size=32, dropout=0.1),
+}
+BATCH = 12  # images: patterns in many colours, so that no part of the batch is like another
+
+
+def build(case: str, seed: int, dtype: torch.dtype, device: str = "cpu", norm: str | None = None) -> tuple:
+    """-> model, augment, images (BATCH, 3, 32, 32) and the generator of a step."""
+    options = CASES[case] | ({"norm": norm} if norm else {})
+    torch.manual_seed(seed)
+    model = SimCLR(build_encoder(**options), projection_dim=16).to(device, dtype)
+    generator = torch.Generator().manual_seed(seed)
+    images = generate("test", seed)[0][torch.randperm(1000, generator=generator)[:BATCH]].to(device)
+    images = images.double() / 255 if dtype == torch.float64 else images
+    return model, Augment(options["image_size"]), images, generator
+
+
+def gradients(model: torch.nn.Module, loss: Tensor) -> dict[str, Tensor]:
+    """The loss and the gradient of each parameter, by name."""
+    return {"loss": loss.cpu()} | {name: p.grad.detach().cpu().clone() for name, p in model.named_parameters()}
+
+
+def step_gradients(
+    case: str, seed: int, dtype: torch.dtype, micro_batch_size: int | None = None, precision: str = "float32",
+    device: str = "cpu", norm: str | None = None,
+) -> dict[str, Tensor]:  # fmt: skip
+    """What `simclr_step` computes, over as many processes as there are."""
+    model, augment, images, generator = build(case, seed, dtype, device, norm)
+    images = images[own_part(BATCH)]
+    optimizer = SGD(model.parameters(), lr=0.0)
+    loss = simclr_step(model, optimizer, augment, images, generator, 0.2, precision, micro_batch_size)
+    return gradients(model, loss)
+
+
+def accumulated_gradients(case: str, seed: int, dtype: torch.dtype, micro_batch_size: int) -> dict[str, Tensor]:
+    """The control: plain accumulation over the same views, where a view meets only its micro-batch's negatives."""
+    model, augment, images, generator = build(case, seed, dtype)
+    draws_a, draws_b = augment.draw(BATCH, generator), augment.draw(BATCH, generator)
+    total = 0.0
+    for rows in torch.arange(BATCH).split(micro_batch_size):
+        view_a, view_b = augment.apply(images[rows], draws_a[rows]), augment.apply(images[rows], draws_b[rows])
+        loss = nt_xent(*model(torch.cat([view_a, view_b])).chunk(2), 0.2) * len(rows) / BATCH
+        loss.backward()
+        total = total + loss.detach()
+    return gradients(model, total)
+
+
+def lars_weights(
+    case: str, seed: int, dtype: torch.dtype, micro_batch_size: int | None = None, steps: int = 10
+) -> dict[str, Tensor]:
+    """The weights after some steps with LARS, over as many processes as there are."""
+    model, augment, images, generator = build(case, seed, dtype)
+    optimizer: Optimizer = LARS(parameter_groups(model), lr=1.0, weight_decay=1e-4)
+    for _ in range(steps):
+        simclr_step(model, optimizer, augment, images[own_part(BATCH)], generator, 0.2, "float32", micro_batch_size)
+    return {name: parameter.detach() for name, parameter in model.named_parameters()}
+
+
+def relative_errors(actual: dict[str, Tensor], expected: dict[str, Tensor]) -> dict[str, float]:
+    """norm(actual - expected) / norm(expected), a tensor at a time."""
+    assert actual.keys() == expected.keys()
+    errors = {}
+    for name, tensor in expected.items():
+        difference, size = (actual[name].double() - tensor.double()).norm(), tensor.double().norm()
+        errors[name] = (difference / size).item() if size > 0 else difference.item()
+    return errors
+
+
+def largest_error(actual: dict[str, Tensor], expected: dict[str, Tensor]) -> float:
+    """The largest of the relative errors."""
+    return max(relative_errors(actual, expected).values())
+
+
+def over_processes(processes: int, function: Callable[..., Any], calls: list[dict]) -> list[list[Any]]:
+    """function(**call) for each of `calls`, by each of so many gloo processes: the results of each process."""
+    with tempfile.TemporaryDirectory() as folder:
+        multiprocessing.spawn(_process, (processes, folder, function, calls), nprocs=processes)
+        return [torch.load(Path(folder) / f"{rank}.pt", weights_only=True) for rank in range(processes)]
+
+
+def _process(rank: int, processes: int, folder: str, function: Callable[..., Any], calls: list[dict]) -> None:
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) // processes))
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=processes)
+    torch.save([function(**call) for call in calls], Path(folder) / f"{rank}.pt")
+    dist.destroy_process_group()
