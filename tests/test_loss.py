@@ -1,11 +1,17 @@
 """NT-Xent beside the paper's equation in plain loops, a peer, closed forms, and itself under symmetries."""
 
+import itertools
 import math
+import subprocess
+import sys
+from functools import partial
 
 import pytest
 import torch
+from references import loop_nt_xent
 from torch import Tensor
 
+import simclr_lib.loss as module
 from simclr_lib.loss import nt_xent
 
 TEMPERATURES = [0.05, 0.1, 0.5, 1.0]
@@ -25,21 +31,6 @@ def projections(n: int, p: int, seed: int, kind: str = "random", dtype: torch.dt
     return [z_a.to(dtype), z_b.to(dtype)]
 
 
-def loop_loss(z_a: Tensor, z_b: Tensor, temperature: float) -> Tensor:
-    """Equation 1, anchor by anchor, numerator and denominator divided by the numerator."""
-    z, n = torch.cat([z_a, z_b]), len(z_a)
-    total = z.new_zeros(())
-    for i in range(2 * n):
-        positive = i + n if i < n else i - n
-        similarity = [(z[i] @ z[k]) / (z[i].square().sum() * z[k].square().sum()).sqrt() for k in range(2 * n)]
-        others = z.new_zeros(())
-        for k in range(2 * n):
-            if k not in (i, positive):
-                others = others + torch.exp((similarity[k] - similarity[positive]) / temperature)
-        total = total + torch.log1p(others)
-    return total / (2 * n)
-
-
 def value_and_gradients(loss, z_a: Tensor, z_b: Tensor, temperature: float) -> list[Tensor]:
     z_a, z_b = (z.clone().requires_grad_() for z in (z_a, z_b))
     value = loss(z_a, z_b, temperature)
@@ -55,7 +46,7 @@ def relative_errors(actual: list[Tensor], truth: list[Tensor]) -> list[float]:
 @pytest.mark.parametrize(("n", "p", "seed"), [(4, 2, 0), (3, 5, 1), (8, 16, 2)])
 def test_float64_equals_the_double_loop_to_1e_10(n, p, seed, kind, temperature):
     pair = projections(n, p, seed, kind)
-    actual, truth = (value_and_gradients(loss, *pair, temperature) for loss in (nt_xent, loop_loss))
+    actual, truth = (value_and_gradients(loss, *pair, temperature) for loss in (nt_xent, loop_nt_xent))
     assert max(relative_errors(actual, truth)) <= 1e-10
 
 
@@ -75,7 +66,7 @@ def test_float64_equals_lightly_to_1e_10(n, p, seed, kind, temperature):
 @pytest.mark.parametrize(("n", "p", "seed"), [(6, 8, 0), (8, 16, 1), (8, 32, 2)])
 def test_float32_is_within_1e_6_in_value_and_5e_5_in_gradient(n, p, seed, kind, temperature):
     pair = projections(n, p, seed, kind, torch.float32)
-    truth = value_and_gradients(loop_loss, *(z.double() for z in pair), temperature)
+    truth = value_and_gradients(loop_nt_xent, *(z.double() for z in pair), temperature)
     value, *gradients = relative_errors(value_and_gradients(nt_xent, *pair, temperature), truth)
     assert value <= 1e-6
     assert max(gradients) <= 5e-5
@@ -85,7 +76,7 @@ def test_float32_is_within_1e_6_in_value_and_5e_5_in_gradient(n, p, seed, kind, 
 @pytest.mark.parametrize("seed", [0, 1])
 def test_float32_keeps_the_digits_of_the_small_loss_of_aligned_views(seed, temperature):
     pair = projections(8, 16, seed, "aligned", torch.float32)
-    truth = value_and_gradients(loop_loss, *(z.double() for z in pair), temperature)
+    truth = value_and_gradients(loop_nt_xent, *(z.double() for z in pair), temperature)
     assert truth[0] < 0.05
     # A float32 cosine is off by some 1e-7; divided by the temperature, that is this loss's relative error.
     value, *gradients = relative_errors(value_and_gradients(nt_xent, *pair, temperature), truth)
@@ -215,3 +206,121 @@ def test_mixed_and_integer_dtypes_are_refused(dtypes):
 def test_a_temperature_that_is_not_positive_and_finite_is_refused(temperature):
     with pytest.raises(ValueError, match="positive, finite temperature"):
         nt_xent(torch.ones(4, 3), torch.ones(4, 3), temperature)
+
+
+# In tiles, and in shares
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("temperature", TEMPERATURES)
+@pytest.mark.parametrize("tile", [1, 5, 16, 26, 1000])
+def test_tiles_give_the_dense_value_and_gradient(tile, temperature, kind):
+    seed = torch.seed()
+    pair = projections(13, 8, seed, kind)
+    dense = value_and_gradients(nt_xent, *pair, temperature)
+    tiled = value_and_gradients(partial(nt_xent, tile=tile), *pair, temperature)
+    assert max(relative_errors(tiled, dense)) <= 1e-10, f"seed {seed}"
+    value, *gradients = relative_errors(
+        value_and_gradients(partial(nt_xent, tile=tile), *(z.float() for z in pair), temperature), dense
+    )
+    assert value <= 1e-6, f"seed {seed}"
+    assert max(gradients) <= 5e-5, f"seed {seed}"
+
+
+@pytest.mark.parametrize("tile", [None, 3])
+@pytest.mark.parametrize("cuts", [[0, 12], [0, 4, 8, 12], [0, 5, 6, 12]])
+def test_shares_of_the_anchors_add_up_to_the_whole(cuts, tile):
+    pair = projections(12, 8, 0)
+    shares = [
+        value_and_gradients(partial(nt_xent, anchors=slice(start, stop), tile=tile), *pair, 0.2)
+        for start, stop in itertools.pairwise(cuts)
+    ]
+    summed = [sum(parts) for parts in zip(*shares, strict=True)]
+    assert max(relative_errors(summed, value_and_gradients(nt_xent, *pair, 0.2))) <= 1e-12
+
+
+def test_a_share_is_the_sum_over_its_anchors_of_the_equation():
+    z_a, z_b = projections(6, 4, 0)
+    z = torch.nn.functional.normalize(torch.cat([z_a, z_b]))
+    expected = 0.0
+    for anchor in (2, 3, 8, 9):  # images 2 and 3, both views
+        others = sum(math.exp(z[anchor] @ z[k] / 0.3) for k in range(12) if k != anchor)
+        expected -= math.log(math.exp(z[anchor] @ z[(anchor + 6) % 12] / 0.3) / others)
+    assert nt_xent(z_a, z_b, 0.3, anchors=slice(2, 4)).item() == pytest.approx(expected / 12, rel=1e-12)
+
+
+def test_the_form_is_chosen_by_size(monkeypatch):
+    used = []
+    for name in ("anchor_losses", "tiled_losses"):
+        form = getattr(module, name)
+        monkeypatch.setattr(module, name, lambda *a, name=name, form=form: used.append((name, *a[3:])) or form(*a))
+    nt_xent(*projections(256, 4, 0))
+    nt_xent(*projections(257, 4, 0))
+    nt_xent(*projections(512, 4, 0), anchors=slice(0, 128))  # a process's share
+    nt_xent(*projections(9, 4, 0), tile=3)
+    assert used == [("anchor_losses",), ("tiled_losses", 512), ("anchor_losses",), ("tiled_losses", 3)]
+
+
+@pytest.mark.parametrize("temperature", TEMPERATURES)
+def test_gradients_of_tiles_agree_with_finite_differences(temperature):
+    pair = [z.requires_grad_() for z in projections(3, 4, 0)]
+    assert torch.autograd.gradcheck(lambda a, b: nt_xent(a, b, temperature, anchors=slice(0, 2), tile=3), pair)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_one_image_in_tiles_has_no_negatives_either(dtype):
+    for part in value_and_gradients(partial(nt_xent, tile=1), *projections(1, 4, 0, dtype=dtype), 0.5):
+        assert (part == 0).all()
+
+
+def test_autocast_around_tiles_and_their_backward_leaves_them_in_float32():
+    pair = projections(16, 32, 0, dtype=torch.float32)
+    expected = value_and_gradients(partial(nt_xent, tile=5), *pair, 0.05)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        inside = value_and_gradients(partial(nt_xent, tile=5), *pair, 0.05)
+    assert all(torch.equal(a, b) for a, b in zip(inside, expected, strict=True))
+
+
+def test_a_tile_below_one_is_refused():
+    with pytest.raises(ValueError, match="tile: expected None or at least 1 anchor at a time, got 0"):
+        nt_xent(*projections(4, 3, 0), tile=0)
+
+
+def test_projections_on_two_devices_are_refused():
+    with pytest.raises(ValueError, match="on one device, got cpu and meta"):
+        nt_xent(torch.ones(4, 3), torch.ones(4, 3, device="meta"))
+
+
+PEAK = """
+import resource, torch
+from simclr_lib.loss import nt_xent
+def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+nt_xent(*torch.randn(2, 64, 128, requires_grad=True)).backward()
+z = torch.randn(2, {n}, 128).requires_grad_()
+before = peak()
+loss = nt_xent(*z, 0.1)
+loss.backward()
+assert z.grad.isfinite().all() and z.grad.abs().sum() > 0
+print(loss.item(), peak() - before)
+"""
+
+
+def value_and_extra_megabytes(n: int) -> tuple[float, float]:
+    """Of the loss and its gradient, beyond the projections themselves, in a fresh process."""
+    done = subprocess.run([sys.executable, "-c", PEAK.format(n=n)], capture_output=True, text=True, check=True)
+    value, megabytes = map(float, done.stdout.split())
+    return value, megabytes
+
+
+def test_memory_is_that_of_a_tile():
+    value, megabytes = value_and_extra_megabytes(6144)  # the logits alone, dense, are 576 MB, several times over
+    assert math.log(2 * 6144 - 1) < value < 12
+    assert megabytes < 100
+
+
+@pytest.mark.slow
+def test_32768_images_take_less_than_1500_megabytes():
+    value, megabytes = value_and_extra_megabytes(32768)  # dense: 17 GB, several times over
+    print(f"NT-Xent of 32,768 images: loss {value:.3f}, {megabytes:.0f} MB more than its inputs")
+    assert math.log(2 * 32768 - 1) < value < 14
+    assert megabytes < 1500

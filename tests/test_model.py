@@ -8,7 +8,6 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torchvision import models
 
-from simclr_lib.batch_norm import replace_batch_norm
 from simclr_lib.model import ARCHS, SimCLR, build_encoder, patch_size
 
 ENCODERS = [  # arch, stem, side of the images, D
@@ -114,17 +113,6 @@ def test_in_training_an_embedding_depends_on_the_batch_with_batch_norm_alone(arc
         changes[norm] = ((a - b).norm() / a.norm()).item()
     assert changes["group"] < 1e-5
     assert changes["batch"] > 1e-2
-
-
-def test_replace_batch_norm_replaces_a_bare_one():
-    replaced = replace_batch_norm(nn.BatchNorm2d(64, eps=0.25))
-    assert isinstance(replaced, nn.GroupNorm)
-    assert replaced.eps == 0.25
-
-
-def test_channels_that_do_not_split_into_the_groups_are_refused():
-    with pytest.raises(ValueError, match="divisible by 32 groups, got a BatchNorm over 48"):
-        replace_batch_norm(nn.Sequential(nn.Conv2d(3, 48, 3), nn.BatchNorm2d(48)))
 
 
 def test_alexnets_h_is_its_features_averaged_over_space():

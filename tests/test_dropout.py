@@ -1,0 +1,79 @@
+"""Dropout by seeds: no split of a batch changes it, its rate is right, and without seeds it is PyTorch's own."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from simclr_lib.dropout import Dropout, dropout_seeds, replace_dropout
+
+
+def layers(p: float = 0.3) -> nn.Module:
+    model = nn.Sequential(Dropout(p), nn.Identity(), nn.Sequential(Dropout(p)))
+    model.register_parameter("one", nn.Parameter(torch.ones(1)))  # says on which device the model is
+    return model
+
+
+def dropped(model: nn.Module, x: torch.Tensor, seeds: torch.Tensor) -> torch.Tensor:
+    with dropout_seeds(model, seeds):
+        return model(x)
+
+
+def new_seeds(n: int) -> torch.Tensor:
+    return torch.randint(2**63 - 1, (n,))
+
+
+def test_the_masks_of_an_image_do_not_depend_on_what_else_is_in_the_batch():
+    model, seeds = layers(), new_seeds(7)
+    x = torch.rand(7, 4, 50) + 0.5
+    whole = dropped(model, x, seeds)
+    for rows in (slice(0, 3), slice(3, 7), slice(6, 7), torch.tensor([5, 1])):
+        assert torch.equal(dropped(model, x[rows], seeds[rows]), whole[rows])
+    assert not torch.equal(dropped(model, x, seeds.flip(0)), whole)
+    doubles = dropped(model, x.double(), seeds)
+    torch.testing.assert_close(doubles, whole.double(), rtol=1e-6, atol=0)  # all precisions drop the same units
+
+
+def test_images_and_layers_draw_masks_of_their_own():
+    model, seen = layers(0.5), []
+    for layer in (model[0], model[2][0]):
+        layer.register_forward_hook(lambda _, inputs, output: seen.append(output != 0))
+    dropped(model, torch.ones(2, 1000), new_seeds(2))
+    first, both = seen  # the second layer's input is the first one's output
+    assert abs((first[0] == first[1]).float().mean() - 0.5) < 5 * 0.5 / math.sqrt(1000)
+    assert abs(both.float().mean() - 0.25) < 5 * math.sqrt(0.25 * 0.75 / 2000)
+
+
+@pytest.mark.parametrize("p", [0.0, 0.1, 0.6])
+def test_a_share_p_is_dropped_and_the_rest_scaled_so_that_the_mean_stays(p):
+    model = layers(p)[:1]
+    model.register_parameter("one", nn.Parameter(torch.ones(1)))
+    x = torch.ones(10, 2000, requires_grad=True)
+    y = dropped(model, x, new_seeds(10))
+    assert set(y.unique().tolist()) <= {0.0, torch.tensor(1 / (1 - p)).item()}
+    assert abs((y == 0).float().mean() - p) <= 5 * math.sqrt(p * (1 - p) / 20_000)
+    y.sum().backward()
+    assert torch.equal(x.grad, y.detach())  # where x is 1, the gradient is the mask
+
+
+def test_without_seeds_or_in_eval_mode_it_is_pytorchs():
+    x, model = torch.rand(5, 100), layers()
+    torch.manual_seed(0)
+    ours = model(x)
+    torch.manual_seed(0)
+    theirs = nn.Sequential(nn.Dropout(0.3), nn.Dropout(0.3))(x)
+    assert torch.equal(ours, theirs)
+    assert torch.equal(dropped(model.eval(), x, new_seeds(5)), x)
+
+
+def test_another_number_of_seeds_is_refused_and_none_outlive_the_block():
+    model = layers()
+    with pytest.raises(ValueError, match="expected a seed an image, got 3 for 4"):
+        dropped(model, torch.ones(4, 2), new_seeds(3))
+    assert model[0].generators is model[2][0].generators is None
+
+
+def test_every_plain_dropout_is_replaced_and_no_other():
+    model = replace_dropout(nn.Sequential(nn.Dropout(0.2), nn.Sequential(nn.Dropout(0.4), nn.Dropout2d(0.1))))
+    assert [(type(m), m.p) for m in (model[0], *model[1])] == [(Dropout, 0.2), (Dropout, 0.4), (nn.Dropout2d, 0.1)]
