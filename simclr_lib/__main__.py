@@ -8,13 +8,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from simclr_lib.launch import ProcessFailedError
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit status. Errors in what the user gave are one line, not a traceback."""
+    """Run one command; returns the exit status. Errors in what the user gave are one line, not a traceback; a process
+    that died speaks for itself."""
     options = _parser().parse_args(arguments)
     try:
         options.command(options)
-    except (ValueError, FileNotFoundError, FloatingPointError) as error:
+    except (ValueError, FileNotFoundError, FloatingPointError, ProcessFailedError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0

@@ -1,6 +1,7 @@
 """Training in several processes, as users start it: from train(), from torchrun, from a notebook; and when one dies."""
 
 import json
+import signal
 import subprocess
 import sys
 import time
@@ -102,6 +103,23 @@ def test_a_process_that_dies_ends_the_run_with_its_own_words(tmp_path, monkeypat
     assert run.load_checkpoint()["epochs_done"] == 1
     monkeypatch.delenv("PYTHONPATH")
     assert train(RunConfig(**TINY), tmp_path / "run").status["state"] == "finished"  # and one process can go on
+
+
+def test_an_interrupt_ends_all_processes_and_is_recorded(tmp_path):
+    config = {**TINY, "epochs": 1000, "processes": 2}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    command = [sys.executable, "-m", "simclr_lib", "train", "--config", "config.json", "--run-dir", "run"]
+    caller = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.PIPE)
+    while not (tmp_path / "run/checkpoint.pt").exists():
+        assert caller.poll() is None, caller.stderr.read()
+        time.sleep(0.1)
+    caller.send_signal(signal.SIGINT)
+    caller.communicate(timeout=60)
+    run = Run.open(tmp_path / "run")
+    assert run.status["state"] == "interrupted"
+    steps = len(run.metrics())
+    time.sleep(2)
+    assert len(run.metrics()) == steps  # nobody goes on
 
 
 def test_batch_norm_over_several_processes_is_refused_on_a_cpu_before_anything_starts(tmp_path, monkeypatch):

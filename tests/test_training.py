@@ -237,6 +237,48 @@ def test_training_brings_the_loss_down(tmp_path):
     assert epochs[-1]["loss"] < epochs[0]["loss"] < config.chance_loss + 0.1
 
 
+@pytest.mark.parametrize(("size", "taken"), [(None, 16), (5, 5), (64, 16), ("auto", 16)])
+def test_how_a_batch_was_split_is_recorded(tmp_path, size, taken):
+    run = train(RunConfig(**TINY, micro_batch_size=size), tmp_path)
+    (session,) = run.environment["sessions"]
+    assert (session["processes"], session["batch_per_process"], session["micro_batch_size"]) == (1, 16, taken)
+    assert run.summary["exact_batch"] is True
+
+
+def test_auto_takes_64_on_a_cpu_and_says_so(tmp_path, capsys):
+    config = RunConfig(**{**TINY, "limit_images": 160, "batch_size": 80, "epochs": 1}, micro_batch_size="auto")
+    assert train(config, tmp_path).environment["sessions"][0]["micro_batch_size"] == 64
+    assert capsys.readouterr().out.count("micro_batch_size auto: 64 of 80 images at a time") == 1
+
+
+def test_trying_what_fits_leaves_model_and_optimizer_as_they_were():
+    trainer = Trainer(RunConfig(**TINY))
+    before = {name: weight.clone() for name, weight in trainer.model.state_dict().items()}
+    trainer._try(5)
+    assert same(before, trainer.model.state_dict())
+    assert not trainer.optimizer.state
+    assert all(parameter.grad is None for parameter in trainer.model.parameters())
+
+
+def test_a_run_in_micro_batches_is_the_run_of_whole_batches(tmp_path):
+    whole = train(RunConfig(**TINY, precision="float64"), tmp_path / "whole")
+    parts = train(RunConfig(**TINY, precision="float64", micro_batch_size=5), tmp_path / "parts")
+    for name, weight in weights(whole).items():
+        torch.testing.assert_close(weights(parts)[name], weight, rtol=1e-8, atol=1e-12)
+
+
+def test_batch_norm_under_micro_batches_says_once_that_it_is_not_exact_and_records_it(tmp_path, capsys):
+    config = RunConfig(**{**TINY, "norm": "batch"}, micro_batch_size=8)
+    run = train(config, tmp_path / "run")
+    assert capsys.readouterr().out.count("norm='batch' under micro-batches is not exact") == 1
+    assert run.summary["exact_batch"] is False
+    whole = train(replace(config, micro_batch_size=None), tmp_path / "whole")
+    assert "not exact" not in capsys.readouterr().out
+    assert whole.summary["exact_batch"] is True
+    with pytest.raises(ValueError, match="micro_batch_size 8 -> None"):
+        train(replace(config, micro_batch_size=None), tmp_path / "run")
+
+
 def test_no_label_reaches_training(tmp_path, monkeypatch):
     import simclr_lib.training as training
 
@@ -285,6 +327,9 @@ def test_a_run_directory_that_cannot_be_written_is_refused_before_loading(tmp_pa
 def test_what_is_printed_before_training_is_what_follows_from_the_configuration():
     config = RunConfig(**TINY, lr_scaling="linear", warmup_epochs=10)
     text = describe(config, load_images("embedded", limit=72))
+    assert "16 of 16 images at a time" in text
+    parts = replace(config, micro_batch_size="auto", processes=2)
+    assert "8 of 8 images at a time in each of 2 processes" in describe(parts, load_images("embedded", limit=72))
     for expected in ("72 of embedded", "4 an epoch, 16 in all, 1 of warm-up", "0.00625", "30 per anchor", "3.434"):
         assert expected in text
 

@@ -1,0 +1,53 @@
+"""The device by name, and the search for what fits on it."""
+
+import pytest
+import torch
+
+from simclr_lib.device import choose_device, largest_that_fits
+
+
+@pytest.mark.parametrize("number", [None, 0, 3])
+def test_a_cpu_is_shared_by_all_processes_of_a_machine(number):
+    assert choose_device("cpu", number) == torch.device("cpu")
+
+
+@pytest.mark.parametrize(
+    ("name", "number", "expected"), [("auto", None, "cuda"), ("auto", 1, "cuda:1"), ("cuda", 2, "cuda:2")]
+)
+def test_each_process_of_a_machine_takes_the_gpu_of_its_number(monkeypatch, name, number, expected):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch, "empty", lambda *_, device: None)  # stands for GPUs that this machine may not have
+    assert choose_device(name, number) == torch.device(expected)
+
+
+@pytest.mark.parametrize("name", ["cuda:99", "nonsense"])
+def test_a_device_that_is_not_here_is_refused(name):
+    with pytest.raises(ValueError, match=f"device: expected one of this machine's .*, got '{name}'; auto finds"):
+        choose_device(name)
+
+
+@pytest.mark.parametrize(("n", "limit", "expected"), [(2048, 3000, 2048), (2048, 300, 256), (100, 99, 50), (7, 1, 1)])
+def test_the_largest_that_fits_is_found_by_halving(n, limit, expected):
+    tried = []
+
+    def attempt(size: int) -> None:
+        tried.append(size)
+        if size > limit:
+            raise torch.OutOfMemoryError("as CUDA says it")
+
+    assert largest_that_fits(n, attempt) == expected
+    assert tried[0] == n
+    assert tried == sorted(tried, reverse=True)
+
+
+def test_where_not_even_one_fits_is_refused_and_other_errors_pass():
+    def never(size: int) -> None:
+        raise torch.OutOfMemoryError
+
+    def wrong(size: int) -> None:
+        raise KeyError("another error")
+
+    with pytest.raises(ValueError, match="expected a device whose memory takes one image"):
+        largest_that_fits(64, never)
+    with pytest.raises(KeyError, match="another error"):
+        largest_that_fits(64, wrong)
