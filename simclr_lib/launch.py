@@ -35,12 +35,17 @@ def launch(run: Run, steps: int) -> None:
         with _launcher(run, output, errors) as launcher:
             _follow(run, steps, output, lambda: launcher.poll() is None)
         if launcher.returncode:
-            report = errors.read_text(errors="replace")
             raise ProcessFailedError(
-                f"expected {run.config.processes} processes to finish training, but one died; "
-                f"{run.path} keeps its last checkpoint, and the same call resumes it. Their own words:\n"
-                f"{report.rpartition('ChildFailedError:')[2].strip()[-10_000:]}"
+                f"expected {run.config.processes} processes to finish training, but one died; {run.path} keeps its "
+                f"last checkpoint, and the same call resumes it. What it left:\n{_cause(errors.read_text())}"
             )
+
+
+def _cause(report: str) -> str:
+    """Of the launcher's report: what it takes for the cause, unless that is only that a connection to another broke."""
+    _, _, failures = report.rpartition("ChildFailedError:")
+    _, _, first = failures.rpartition("Root Cause (first observed failure):")
+    return (failures if "by peer" in first else first).strip(" =\n")[-10_000:]
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from torch.optim import SGD, Optimizer
 
 from simclr_lib.augment import Augment, gaussian_blur
 from simclr_lib.distributed import own_part
+from simclr_lib.dropout import dropout_seeds
 from simclr_lib.embedded import generate
 from simclr_lib.lars import LARS, parameter_groups
 from simclr_lib.loss import nt_xent
@@ -106,13 +107,16 @@ def step_gradients(
 
 
 def accumulated_gradients(case: str, seed: int, dtype: torch.dtype, micro_batch_size: int) -> dict[str, Tensor]:
-    """The control: plain accumulation over the same views, where a view meets only its micro-batch's negatives."""
+    """The control: plain accumulation over the same views and dropout, where a view meets only its micro-batch's
+    negatives."""
     model, augment, images, generator = build(case, seed, dtype)
     draws_a, draws_b = augment.draw(BATCH, generator), augment.draw(BATCH, generator)
+    seeds = torch.randint(2**63 - 1, (2, BATCH), generator=generator)
     total = 0.0
     for rows in torch.arange(BATCH).split(micro_batch_size):
         view_a, view_b = augment.apply(images[rows], draws_a[rows]), augment.apply(images[rows], draws_b[rows])
-        loss = nt_xent(*model(torch.cat([view_a, view_b])).chunk(2), 0.2) * len(rows) / BATCH
+        with dropout_seeds(model, seeds[:, rows].flatten()):
+            loss = nt_xent(*model(torch.cat([view_a, view_b])).chunk(2), 0.2) * len(rows) / BATCH
         loss.backward()
         total = total + loss.detach()
     return gradients(model, total)
