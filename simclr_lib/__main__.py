@@ -48,19 +48,25 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _train(options: argparse.Namespace) -> None:
-    from simclr_lib import RunConfig, train
-    from simclr_lib.distributed import launched
+    from simclr_lib import RunConfig
 
-    run = train(RunConfig.from_dict(_read_json(options.config)), options.run_dir)
-    if not launched():  # else there are several, and torchrun was told the directory
-        print(run.path)
+    _train_into(RunConfig.from_dict(_read_json(options.config)), options.run_dir)
 
 
 def _resume(options: argparse.Namespace) -> None:
-    from simclr_lib import Run, train
+    from simclr_lib import Run
 
     run = Run.open(options.run_dir)
-    print(train(run.config, run.path).path)
+    _train_into(run.config, run.path)
+
+
+def _train_into(config: Any, run_dir: str | Path) -> None:
+    from simclr_lib import train
+    from simclr_lib.distributed import launched
+
+    run = train(config, run_dir)
+    if not launched():  # else there are several, and torchrun was told the directory
+        print(run.path)
 
 
 def _run(options: argparse.Namespace) -> None:

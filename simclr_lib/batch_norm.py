@@ -6,7 +6,6 @@ A BatchNorm sees the micro-batch, not the batch, so its gradient under micro-bat
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -37,7 +36,6 @@ def batch_norms(model: nn.Module) -> list[_BatchNorm]:
 
 
 @contextmanager
-@torch.no_grad()
 def one_move_of_statistics(model: nn.Module) -> Iterator[None]:
     """Let what runs inside, however often it passes the model, move its running statistics once, by their momentum.
 
@@ -49,12 +47,14 @@ def one_move_of_statistics(model: nn.Module) -> Iterator[None]:
     for layer in layers:
         layer.reset_running_stats()
         layer.momentum = None  # PyTorch's word for the mean over all passes since the reset
+    moved = False
     try:
-        with torch.enable_grad():
-            yield
+        yield
+        moved = True
     finally:
         for layer, (momentum, mean, variance, steps) in zip(layers, before, strict=True):
-            layer.momentum, weight = momentum, 1 / (steps + 1) if momentum is None else momentum
+            layer.momentum = momentum
+            weight = 0 if not moved else 1 / (steps + 1) if momentum is None else momentum
             layer.running_mean.copy_(mean.lerp(layer.running_mean, weight))
             layer.running_var.copy_(variance.lerp(layer.running_var, weight))
-            layer.num_batches_tracked.copy_(steps + 1)
+            layer.num_batches_tracked.copy_(steps + moved)

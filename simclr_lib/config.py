@@ -60,7 +60,7 @@ class RunConfig:
     compile: bool = False  # torch.compile for the colour part of the views, where a compiler is at hand
     device: str = "auto"  # auto: the GPU if there is one
     num_workers: int | None = None  # threads that decode images; None: one a core
-    processes: int = 1  # that train as one, on this machine; torchrun's own flags come before this
+    processes: int = 1  # that train as one, on this machine; under torchrun its flags count instead
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -169,8 +169,14 @@ class RunConfig:
     def differences(self, other: "RunConfig") -> dict[str, tuple]:
         """The fields that make `other` another run: name -> (value here, value there)."""
         here, there = self.to_dict(), other.to_dict()
-        machine = MACHINE_FIELDS if self.has_batch_norm else (*MACHINE_FIELDS, "micro_batch_size")
-        return {n: (here[n], there[n]) for n in here if n not in machine and here[n] != there[n]}
+        return {n: (here[n], there[n]) for n in here if n not in self._machine_fields and here[n] != there[n]}
+
+    @property
+    def _machine_fields(self) -> set[str]:
+        """A BatchNorm sees the micro-batches of all processes, so that how a batch is split makes another run."""
+        if not self.has_batch_norm:
+            return {*MACHINE_FIELDS, "micro_batch_size"}
+        return set(MACHINE_FIELDS) - (set() if self.micro_batch_size is None else {"processes"})
 
 
 def _is_number(value: object) -> bool:

@@ -16,8 +16,15 @@ def choose_device(name: str, number: int | None = None) -> torch.device:
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
+    if number and name.startswith("cuda:"):
+        raise ValueError(f"device: expected 'auto' or 'cuda' with several processes, got {name!r}; each takes a GPU")
     if name == "cuda" and number is not None:
         name = f"cuda:{number}"
+        if number >= torch.cuda.device_count():
+            raise ValueError(
+                f"processes: expected at most one a GPU, of which this machine has {torch.cuda.device_count()}, "
+                f"got a process of number {number} (from 0); lower processes, or use device='cpu'"
+            )
     try:
         torch.empty(0, device=name)
     except (RuntimeError, AssertionError) as error:
@@ -52,8 +59,10 @@ def _fits(size: int, attempt: Callable[[int], None]) -> bool:
     try:
         attempt(size)
         return True
-    except torch.OutOfMemoryError:
-        return False
+    except RuntimeError as error:  # cuBLAS and cuDNN have words of their own for it
+        if isinstance(error, torch.OutOfMemoryError) or "ALLOC_FAILED" in str(error):
+            return False
+        raise
     finally:
         torch.cuda.empty_cache()  # does nothing where no GPU was used
 

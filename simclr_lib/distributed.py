@@ -5,8 +5,11 @@ identity. n images of each process, N of all of them, P projection dimensions.
 """
 
 import os
+import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -52,7 +55,9 @@ def process_group(device: torch.device) -> Iterator[None]:
         return
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
+    # One process may decode or download for long while the others wait; torchrun, not a timeout, ends what hangs.
+    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+    dist.init_process_group(backend, timeout=timedelta(hours=6))
     require_alike("device", device.type)
     yield  # after an error torchrun ends the group; to wait for the others here could be for ever
     dist.destroy_process_group()
@@ -135,10 +140,32 @@ def require_alike(what: str, value: Any) -> None:
 
 
 @contextmanager
-def first_on_each_machine() -> Iterator[None]:
-    """Let one process of each machine pass alone, so that it downloads and fills caches; then the others."""
-    if world_size() > 1 and local_rank() != 0:
+def one_after_the_other() -> Iterator[None]:
+    """Let the first process pass alone, then one of each machine, then all, so that whatever the first ones download
+    and cache is there for the others."""
+    own_turn = 0 if rank() == 0 else 1 if local_rank() == 0 else 2
+    for turn in range(3):
+        if turn == own_turn:
+            yield
+        wait_for_all()
+
+
+def wait_for_all() -> None:
+    """Return when all processes are here."""
+    if world_size() > 1:
         dist.barrier()
-    yield
-    if world_size() > 1 and local_rank() == 0:
-        dist.barrier()
+
+
+def end_with(process: int) -> None:
+    """End this process within seconds of that one, however it ends. torchrun's have sessions of their own, so that the
+    end of a notebook's kernel or of a terminal does not reach them by itself."""
+    threading.Thread(target=_end_after, args=(process,), daemon=True).start()
+
+
+def _end_after(process: int) -> None:
+    while True:
+        try:
+            os.kill(process, 0)  # asks only whether it is there
+        except ProcessLookupError:
+            os._exit(1)
+        time.sleep(1)

@@ -17,7 +17,7 @@ class Dropout(nn.Dropout):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, ...) -> (N, ...). Raises ValueError where there is not one seed an image."""
-        if not self.training or self.generators is None:
+        if not self.training or self.generators is None or self.p == 0:
             return super().forward(x)
         if len(self.generators) != len(x):
             raise ValueError(f"dropout: expected a seed an image, got {len(self.generators)} for {len(x)}")
@@ -40,7 +40,7 @@ def dropout_seeds(model: nn.Module, seeds: Tensor) -> Iterator[None]:
 
     The layers of a model draw in turn from the generator of each image, so that one forward pass is one replay.
     """
-    layers = [module for module in model.modules() if isinstance(module, Dropout)]
+    layers = [module for module in model.modules() if isinstance(module, Dropout) and module.p > 0]
     if layers:
         device = next(model.parameters()).device
         generators = [torch.Generator(device).manual_seed(seed) for seed in seeds.tolist()]

@@ -13,6 +13,9 @@ from pathlib import Path
 from simclr_lib.progress import progress_bar
 from simclr_lib.record import Run
 
+BORDER = " =-\n"  # of what is in the launcher's report
+CALLER = "SIMCLR_CALLER"  # the environment variable that tells the processes who started them
+
 
 class ProcessFailedError(RuntimeError):
     """A process of a run died; the message ends with its traceback."""
@@ -33,19 +36,20 @@ def launch(run: Run, steps: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         output, errors = Path(folder) / "output", Path(folder) / "errors"
         with _launcher(run, output, errors) as launcher:
-            _follow(run, steps, output, lambda: launcher.poll() is None)
+            _follow(run, steps, output, errors, lambda: launcher.poll() is None)
         if launcher.returncode:
             raise ProcessFailedError(
                 f"expected {run.config.processes} processes to finish training, but one died; {run.path} keeps its "
-                f"last checkpoint, and the same call resumes it. What it left:\n{_cause(errors.read_text())}"
+                f"last checkpoint, if any, from which the same call goes on once the cause is mended:\n"
+                f"{_cause(errors.read_text(errors='replace'))}"
             )
 
 
 def _cause(report: str) -> str:
-    """Of the launcher's report: what it takes for the cause, unless that is only that a connection to another broke."""
+    """The launcher's report of all failures, the one that it takes for the cause first: others often follow from it."""
     _, _, failures = report.rpartition("ChildFailedError:")
-    _, _, first = failures.rpartition("Root Cause (first observed failure):")
-    return (failures if "by peer" in first else first).strip(" =\n")[-10_000:]
+    others, _, first = failures.rpartition("Root Cause (first observed failure):")
+    return f"{first.strip(BORDER)}\n\n{others.strip(BORDER)}".strip()[:10_000]
 
 
 @contextmanager
@@ -57,6 +61,7 @@ def _launcher(run: Run, output: Path, errors: Path) -> Iterator[subprocess.Popen
     surroundings = {
         **os.environ,
         "PYTHONPATH": os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")])),
+        CALLER: str(os.getpid()),
         "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS") or str(max(1, (os.cpu_count() or 1) // processes)),
     }
     with open(output, "w") as out, open(errors, "w") as err:
@@ -72,16 +77,17 @@ def _launcher(run: Run, output: Path, errors: Path) -> Iterator[subprocess.Popen
             launcher.kill()
 
 
-def _follow(run: Run, steps: int, output: Path, running: Callable[[], bool]) -> None:
-    """Move a progress bar along with the steps in the run's record, and print what is printed, while `running`."""
-    printed, recorded = _new_lines(output), _new_lines(run.path / "metrics.jsonl")
-    batch = run.config.batch_size
+def _follow(run: Run, steps: int, output: Path, errors: Path, running: Callable[[], bool]) -> None:
+    """While `running`, move a progress bar with the steps that are recorded; print what is printed, and warnings."""
+    metrics, batch = run.path / "metrics.jsonl", run.config.batch_size
+    recorded = _new_lines(metrics, metrics.stat().st_size if metrics.exists() else 0)
+    printed, complaints = _new_lines(output), _new_lines(errors)
     done = max((record["step"] + 1 for record in run.metrics()), default=0)
     with progress_bar(steps * batch, "training", "images", initial=done * batch) as bar:
         going = True
         while going:
             going = running()  # asked first, so that the last words are read after the end
-            for line in next(printed):
+            for line in [*next(printed), *(line for line in next(complaints) if "Warning: " in line)]:
                 bar.write(line)
             for record in filter(_is_step, map(json.loads, next(recorded))):
                 bar.set_postfix(step=record["step"] + 1, loss=f"{record['loss']:.3f}", refresh=False)
@@ -93,15 +99,15 @@ def _is_step(record: dict) -> bool:
     return record["kind"] == "step"
 
 
-def _new_lines(file: Path) -> Iterator[list[str]]:
-    """Each time, the whole lines that came to `file` since the last time; it need not exist yet."""
-    position = 0
+def _new_lines(file: Path, position: int = 0) -> Iterator[list[str]]:
+    """Each time, the whole lines that came to `file` since the last time, at first from the byte `position` on; the
+    file need not exist yet."""
     while True:
-        lines = []
+        text = b""
         if file.exists():
             with open(file, "rb") as opened:
                 opened.seek(position)
-                lines = opened.read().splitlines(keepends=True)
-            lines = [line for line in lines if line.endswith(b"\n")]
-            position += sum(map(len, lines))
-        yield [line.decode(errors="replace").rstrip("\n") for line in lines]
+                text = opened.read()
+            text = text[: text.rfind(b"\n") + 1]
+            position += len(text)
+        yield text.decode(errors="replace").split("\n")[:-1]

@@ -39,13 +39,13 @@ def nt_xent(
     _check(z_a, z_b, temperature, tile)
     n = len(z_a)
     images = torch.arange(n, device=z_a.device)[anchors]
-    anchors = torch.cat([images, images + n])
+    rows = torch.cat([images, images + n])  # of z, the views of these images
     with torch.autocast(z_a.device.type, enabled=False):  # which would take the product below in half precision
         z = normalize(torch.cat([z_a, z_b]))  # (2N, P)
-        if tile is None and len(anchors) * 2 * n <= DENSE_LOGITS:
-            losses = anchor_losses(z, anchors, temperature)
+        if tile is None and len(rows) * 2 * n <= DENSE_LOGITS:
+            losses = anchor_losses(z, rows, temperature)
         else:
-            losses = tiled_losses(z, anchors, temperature, tile or TILE)
+            losses = tiled_losses(z, rows, temperature, tile or TILE)
     return losses.sum() / (2 * n)
 
 

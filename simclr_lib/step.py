@@ -50,7 +50,8 @@ def simclr_step(
     n, size = len(images), micro_batch_size or len(images)
     parts = [slice(start, start + size) for start in range(0, n, size)]
     own = own_part(n * world_size())
-    draws_a, draws_b = (augment.draw(n * world_size(), generator)[own] for _ in "ab")
+    draws_a = augment.draw(n * world_size(), generator)[own]
+    draws_b = augment.draw(n * world_size(), generator)[own]
     seeds = torch.randint(2**63 - 1, (2, n * world_size()), generator=generator)[:, own]  # of each view's dropout
 
     def project(images: Tensor, rows: slice) -> Tensor:  # (m, 3, H, W) -> (2, m, P)
@@ -61,8 +62,8 @@ def simclr_step(
         return z.to(torch.promote_types(z.dtype, torch.float32))  # so that no gradient is summed in half precision
 
     whole = len(parts) == 1
-    # A checkpoint is gradient caching: the first pass keeps z alone; once the loss has its gradient with respect to z,
-    # one micro-batch after the other is embedded again, alike, with its graph, and passes its rows of it on.
+    # A checkpoint is gradient caching: the first pass keeps only z. Once the loss has its gradient with respect to z,
+    # each micro-batch is embedded again, with its graph, and its rows of that gradient go back through it.
     project_part = project if whole else partial(checkpoint, project, use_reentrant=False)
     optimizer.zero_grad()
     with nullcontext() if whole else one_move_of_statistics(model):
@@ -75,6 +76,8 @@ def simclr_step(
 
 
 def _check(model: nn.Module, images: Tensor, micro_batch_size: int | None) -> None:
+    if len(images) == 0:
+        raise ValueError(f"images: expected (n, 3, H, W) with n at least 1, got {tuple(images.shape)}")
     if micro_batch_size is not None and micro_batch_size < 1:
         raise ValueError(f"micro_batch_size: expected None or at least 1 image at a time, got {micro_batch_size}")
     devices = sorted({str(tensor.device) for tensor in (*model.parameters(), *model.buffers(), images)})

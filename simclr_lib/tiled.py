@@ -21,6 +21,7 @@ class _TiledLosses(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, z: Tensor, anchors: Tensor, temperature: float, tile: int) -> Tensor:
+        tile = min(tile, len(anchors))
         buffer, differences, logsumexps = z.new_empty(tile, len(z)), [], []
         for rows in anchors.split(tile):
             logits, positive = _logits(z, rows, temperature, buffer)

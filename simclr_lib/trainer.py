@@ -124,9 +124,10 @@ class Trainer:
 
     def _try(self, n: int) -> None:
         """Take n images through a model and an optimizer like these, as a step on its own does, and forget all."""
-        model, side = copy.deepcopy(self.model), self.config.actual_store_size
+        model, side, each = copy.deepcopy(self.model), self.config.actual_store_size, self.own.stop - self.own.start
         optimizer, generator = build_optimizer(self.config, model), generator_at(self.config.seed, 2)
-        images = torch.randint(256, (n, 3, side, side), dtype=torch.uint8, device=self.device)
+        batch = torch.randint(256, (each, 3, side, side), dtype=torch.uint8, device=self.device)  # stays while we try
+        images = batch[:n]
         views = torch.cat([self.augment(images, generator), self.augment(images, generator)]).to(self.dtype)
         half = self.config.precision == "bfloat16"
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=half):
@@ -141,8 +142,9 @@ class Trainer:
         if self.config.micro_batch_size == "auto":
             remarks.append(f"micro_batch_size auto: {size:,} of {each:,} images at a time")
         if not self.exact_batch:
+            seen = size * world_size()
             remarks.append(
-                f"norm='batch' under micro-batches is not exact: each BatchNorm sees {size:,} images, not the "
+                f"norm='batch' under micro-batches is not exact: each BatchNorm sees {seen:,} images, not the "
                 f"{self.config.batch_size:,} of the batch (exact_batch: false in the record); norm='group' is exact"
             )
         return remarks

@@ -11,17 +11,19 @@ from simclr_lib.config import MACHINE_FIELDS, RunConfig
 from simclr_lib.datasets import ImageSet, load_images
 from simclr_lib.device import choose_device, device_name
 from simclr_lib.distributed import (
-    first_on_each_machine,
+    end_with,
     from_first,
     launched,
     local_rank,
+    one_after_the_other,
     process_group,
     rank,
     reporting,
     require_alike,
+    wait_for_all,
 )
 from simclr_lib.environment import commit
-from simclr_lib.launch import launch
+from simclr_lib.launch import CALLER, launch
 from simclr_lib.record import Follower, Run
 from simclr_lib.trainer import Trainer, require_shared_norm
 
@@ -41,9 +43,11 @@ def train(config: RunConfig, run_dir: str | os.PathLike) -> Run:
         ValueError: before training, for a configuration, data set or directory that cannot work, and for a directory
             that holds another run, or a part of this one on other images.
         FloatingPointError: at the first loss or weight that is not finite; the last good checkpoint stays.
-        ProcessFailedError: where one of the processes that it started dies, with that one's traceback.
+        ProcessFailedError: where one of the processes that it started dies, of whatever cause, with its traceback.
     """
     if launched():
+        if CALLER in os.environ:
+            end_with(int(os.environ[CALLER]))
         return reporting(_train)(config, run_dir)
     return _train(config, run_dir) if config.processes == 1 else _train_in_processes(config, run_dir)
 
@@ -51,30 +55,33 @@ def train(config: RunConfig, run_dir: str | os.PathLike) -> Run:
 def _train(config: RunConfig, run_dir: str | os.PathLike) -> Run:
     device = choose_device(config.device, local_rank())
     with process_group(device):
-        require_alike("configuration", {n: v for n, v in config.to_dict().items() if n not in MACHINE_FIELDS})
+        for name, value in config.to_dict().items():
+            if name not in MACHINE_FIELDS:
+                require_alike(name, value)
         trainer = Trainer(config)
         run = Run.start(run_dir, config) if rank() == 0 else Follower(Path(run_dir), config)
         if from_first(run.finished):
             return run
         with run.recording_status():
             run.add_session(device=device_name(device), **trainer.split)
-            run.add_to_summary(exact_batch=trainer.exact_batch)
-            with first_on_each_machine():
+            run.add_to_summary(exact_batch=trainer.exact_batch and run.summary.get("exact_batch", True))
+            with one_after_the_other():
                 images = load_training_images(config)
             _record_images(run, images)
             trainer.fit(images, run)
             run.save_encoder(trainer.model.encoder.state_dict())
+        wait_for_all()  # so that nobody looks for what the first has yet to write
         return run
 
 
 def _train_in_processes(config: RunConfig, run_dir: str | os.PathLike) -> Run:
-    require_shared_norm(config, choose_device(config.device), config.processes)
+    device = choose_device(config.device, config.processes - 1)
+    require_shared_norm(config, device, config.processes)
     run = Run.start(run_dir, config)
     if run.finished:
         return run
     with run.recording_status():
-        images = load_training_images(config)
-        launch(run, config.epochs * config.steps_per_epoch(len(images)))
+        launch(run, config.epochs * config.steps_per_epoch(len(load_training_images(config))))
     return run
 
 

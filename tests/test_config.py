@@ -188,7 +188,10 @@ def test_differences_are_those_that_make_another_run():
 def test_micro_batches_make_another_run_only_where_they_change_the_gradient(size):
     for norm, arch, differ in (("batch", "resnet18", True), ("group", "resnet18", False), ("batch", "alexnet", False)):
         whole = RunConfig(norm=norm, arch=arch)
-        assert bool(whole.differences(dataclasses.replace(whole, micro_batch_size=size))) == differ
+        parts = dataclasses.replace(whole, micro_batch_size=size)
+        assert bool(whole.differences(parts)) == differ
+        assert bool(parts.differences(dataclasses.replace(parts, processes=2))) == differ
+        assert not whole.differences(dataclasses.replace(whole, processes=2))
 
 
 def test_a_batch_that_processes_cannot_share_is_refused():

@@ -16,8 +16,16 @@ def test_a_cpu_is_shared_by_all_processes_of_a_machine(number):
 )
 def test_each_process_of_a_machine_takes_the_gpu_of_its_number(monkeypatch, name, number, expected):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
     monkeypatch.setattr(torch, "empty", lambda *_, device: None)  # stands for GPUs that this machine may not have
     assert choose_device(name, number) == torch.device(expected)
+    with pytest.raises(ValueError, match="processes: expected at most one a GPU, of which this machine has 3, got"):
+        choose_device(name, 3)
+
+
+def test_one_gpu_for_several_processes_is_refused():
+    with pytest.raises(ValueError, match="device: expected 'auto' or 'cuda' with several processes, got 'cuda:0'"):
+        choose_device("cuda:0", 1)
 
 
 @pytest.mark.parametrize("name", ["cuda:99", "nonsense"])
@@ -51,3 +59,11 @@ def test_where_not_even_one_fits_is_refused_and_other_errors_pass():
         largest_that_fits(64, never)
     with pytest.raises(KeyError, match="another error"):
         largest_that_fits(64, wrong)
+
+
+def test_cublas_says_it_in_words_of_its_own():
+    def attempt(size: int) -> None:
+        if size > 10:
+            raise RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate")
+
+    assert largest_that_fits(64, attempt) == 8

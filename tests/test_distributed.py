@@ -22,6 +22,7 @@ SPLITS = (None, 4)  # each process whole; and in micro-batches, the last of them
 
 @pytest.fixture(scope="module")
 def seed() -> int:
+    """A fresh one, for float64; in float32 a rare seed has a ReLU at its very kink, where rounding decides."""
     return torch.seed() % 2**31
 
 
@@ -29,14 +30,21 @@ def seed() -> int:
 def found(request, seed) -> dict:
     """(case, dtype, micro-batch) -> what each process found."""
     keys = [(case, dtype, size) for case in CASES for dtype in DTYPES for size in SPLITS]
-    calls = [dict(case=case, seed=seed, dtype=dtype, micro_batch_size=size) for case, dtype, size in keys]
+    calls = [
+        dict(case=case, seed=seed if dtype == torch.float64 else 0, dtype=dtype, micro_batch_size=size)
+        for case, dtype, size in keys
+    ]
     results = over_processes(request.param, step_gradients, calls)
     return {key: [process[i] for process in results] for i, key in enumerate(keys)}
 
 
 @pytest.fixture(scope="module")
 def whole(seed) -> dict:
-    return {(case, dtype): step_gradients(case, seed, dtype) for case in CASES for dtype in DTYPES}
+    return {
+        (case, dtype): step_gradients(case, seed if dtype == torch.float64 else 0, dtype)
+        for case in CASES
+        for dtype in DTYPES
+    }
 
 
 @pytest.mark.parametrize("size", SPLITS)

@@ -45,7 +45,7 @@ def test_images_and_layers_draw_masks_of_their_own():
     assert abs(both.float().mean() - 0.25) < 5 * math.sqrt(0.25 * 0.75 / 2000)
 
 
-@pytest.mark.parametrize("p", [0.0, 0.1, 0.6])
+@pytest.mark.parametrize("p", [0.1, 0.6])
 def test_a_share_p_is_dropped_and_the_rest_scaled_so_that_the_mean_stays(p):
     model = layers(p)[:1]
     model.register_parameter("one", nn.Parameter(torch.ones(1)))
@@ -65,6 +65,12 @@ def test_without_seeds_or_in_eval_mode_it_is_pytorchs():
     theirs = nn.Sequential(nn.Dropout(0.3), nn.Dropout(0.3))(x)
     assert torch.equal(ours, theirs)
     assert torch.equal(dropped(model.eval(), x, new_seeds(5)), x)
+
+
+def test_without_anything_to_drop_no_mask_is_drawn(monkeypatch):
+    monkeypatch.setattr(torch, "Generator", lambda *_: pytest.fail("masks would be drawn"))
+    x = torch.rand(5, 100)
+    assert torch.equal(dropped(layers(0.0), x, torch.arange(5)), x)
 
 
 def test_another_number_of_seeds_is_refused_and_none_outlive_the_block():

@@ -1,6 +1,7 @@
 """Training in several processes, as users start it: from train(), from torchrun, from a notebook; and when one dies."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -47,8 +48,10 @@ def test_a_run_goes_on_with_another_number_of_processes(one, tmp_path):
     (tmp_path / "run").mkdir()
     for name, source in (("checkpoint.pt", "checkpoint.previous.pt"), ("images.npz",) * 2, ("config.json",) * 2):
         (tmp_path / "run" / name).write_bytes((one.path / source).read_bytes())  # two epochs of three are done
+    lines = (one.path / "metrics.jsonl").read_text().splitlines()
+    (tmp_path / "run/metrics.jsonl").write_text("\n".join(lines[:10]) + '\n{"kind": "step", "st')  # as a crash cuts it
     run = train(RunConfig(**{**one.config.to_dict(), "processes": 2}), tmp_path / "run")
-    assert [m["step"] for m in run.metrics()] == [8, 9, 10, 11]
+    assert [m["step"] for m in run.metrics()] == list(range(12))
     assert largest_error(weights(run), weights(one)) <= 1e-8
 
 
@@ -56,7 +59,7 @@ def test_torchrun_trains_from_the_same_configuration(one, tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(one.config.to_dict()))
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "4", "--standalone"]
     command += ["-m", "simclr_lib", "train", "--config", "config.json", "--run-dir", "run"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     run = Run.open(tmp_path / "run")
     assert run.environment["sessions"][0]["processes"] == 4
@@ -105,18 +108,27 @@ def test_a_process_that_dies_ends_the_run_with_its_own_words(tmp_path, monkeypat
     assert train(RunConfig(**TINY), tmp_path / "run").status["state"] == "finished"  # and one process can go on
 
 
-def test_an_interrupt_ends_all_processes_and_is_recorded(tmp_path):
+@pytest.mark.parametrize("end", ["interrupt to all, as from a terminal", "interrupt", "terminate", "kill"])
+def test_however_the_caller_ends_its_processes_end_too(tmp_path, end):
     config = {**TINY, "epochs": 1000, "processes": 2}
     (tmp_path / "config.json").write_text(json.dumps(config))
     command = [sys.executable, "-m", "simclr_lib", "train", "--config", "config.json", "--run-dir", "run"]
-    caller = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.PIPE)
+    with open(tmp_path / "words", "w") as words:
+        caller = subprocess.Popen(command, cwd=tmp_path, stderr=words, stdout=words, start_new_session=True)
+    deadline = time.monotonic() + 120
     while not (tmp_path / "run/checkpoint.pt").exists():
-        assert caller.poll() is None, caller.stderr.read()
+        assert caller.poll() is None, (tmp_path / "words").read_text()
+        assert time.monotonic() < deadline, (tmp_path / "words").read_text()
         time.sleep(0.1)
-    caller.send_signal(signal.SIGINT)
-    caller.communicate(timeout=60)
+    if "all" in end:
+        os.killpg(caller.pid, signal.SIGINT)
+    else:
+        caller.send_signal({"i": signal.SIGINT, "t": signal.SIGTERM, "k": signal.SIGKILL}[end[0]])
+    caller.wait(timeout=90)
     run = Run.open(tmp_path / "run")
-    assert run.status["state"] == "interrupted"
+    if "interrupt" in end:
+        assert run.status["state"] == "interrupted"
+    time.sleep(4)  # those who were not told find out
     steps = len(run.metrics())
     time.sleep(2)
     assert len(run.metrics()) == steps  # nobody goes on
@@ -147,7 +159,7 @@ def test_torchrun_refuses_processes_that_cannot_share_the_batch(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(TINY))
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "3", "--standalone"]
     command += ["-m", "simclr_lib", "train", "--config", "config.json", "--run-dir", "run"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert done.returncode != 0
     assert "batch_size: expected a multiple of the 3 processes, got 16; try 15" in done.stderr
     assert not (tmp_path / "run").exists()
@@ -163,7 +175,7 @@ def test_a_notebook_shows_the_progress_of_its_processes(tmp_path):
     notebook.metadata.kernelspec = {"name": "python3", "display_name": "Python 3", "language": "python"}
     nbformat.write(notebook, tmp_path / "in.ipynb")
     command = [sys.executable, "-m", "papermill", "--no-progress-bar", "in.ipynb", "out.ipynb"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
     shown = json.dumps(nbformat.read(tmp_path / "out.ipynb", as_version=4).cells[0].outputs)
     assert shown.count("epoch 3/3") == 1
@@ -181,3 +193,7 @@ def test_new_lines_are_whole_lines(tmp_path):
         opened.write("o\nthree\n")
     assert next(lines) == ["two", "three"]
     assert next(lines) == []
+    with open(file, "a") as opened:
+        opened.write("a bar\ra bar\nfour\n")
+    assert next(lines) == ["a bar\ra bar", "four"]
+    assert next(_new_lines(file, position=4)) == ["two", "three", "a bar\ra bar", "four"]
