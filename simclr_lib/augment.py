@@ -25,7 +25,8 @@ CPU_PIXELS = 2**17  # of views at a time on a CPU: larger temporaries leave its 
 
 @dataclass(frozen=True)
 class Draws:
-    """What is random about N views, on the CPU; independent of the images' size. `draws[2:5]` is a slice.
+    """What is random about N views, on the CPU; independent of the images' size. `draws[2:5]` is a slice,
+    `some + others` those of some views and then of others.
 
     Factors 1, 1, 1 with hue 0 leave colours alone, as sigma 0 leaves an image sharp.
     """
@@ -45,6 +46,9 @@ class Draws:
 
     def __getitem__(self, rows: slice | Tensor) -> "Draws":
         return Draws(*(getattr(self, field.name)[rows] for field in fields(self)))
+
+    def __add__(self, others: "Draws") -> "Draws":
+        return Draws(*(torch.cat([getattr(self, field.name), getattr(others, field.name)]) for field in fields(self)))
 
 
 class Augment:

@@ -52,7 +52,8 @@ def nt_xent(
 def anchor_losses(z: Tensor, anchors: Tensor, temperature: float) -> Tensor:
     """The loss of each anchor among all views: z (2N, P) at length one, anchors (A,) rows of z -> (A,)."""
     positives = (anchors + len(z) // 2) % len(z)
-    logits = z[anchors] @ z.T / temperature  # (A, 2N)
+    rows = z if len(anchors) == len(z) else z[anchors]  # indexing costs a tenth of the loss
+    logits = rows @ z.T / temperature  # (A, 2N)
     positive = logits.gather(1, positives[:, None])[:, 0]
     no_negative = torch.stack([anchors, positives], dim=1)  # the anchor itself and its positive
     negatives = logits.scatter(1, no_negative, torch.finfo(z.dtype).min).logsumexp(dim=1)

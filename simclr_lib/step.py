@@ -55,10 +55,10 @@ def simclr_step(
     seeds = torch.randint(2**63 - 1, (2, n * world_size()), generator=generator)[:, own]  # of each view's dropout
 
     def project(images: Tensor, rows: slice) -> Tensor:  # (m, 3, H, W) -> (2, m, P)
-        view_a, view_b = augment.apply(images, draws_a[rows]), augment.apply(images, draws_b[rows])  # (m, 3, S, S) each
+        views = augment.apply(torch.cat([images, images]), draws_a[rows] + draws_b[rows])  # (2m, 3, S, S)
         half = torch.autocast(images.device.type, dtype=torch.bfloat16, enabled=precision == "bfloat16")
         with half, dropout_seeds(model, seeds[:, rows].flatten()):
-            z = model(torch.cat([view_a, view_b])).unflatten(0, (2, -1))
+            z = model(views).unflatten(0, (2, -1))
         return z.to(torch.promote_types(z.dtype, torch.float32))  # so that no gradient is summed in half precision
 
     whole = len(parts) == 1

@@ -300,6 +300,8 @@ def test_slices_of_draws_give_slices_of_views(monkeypatch: pytest.MonkeyPatch):
     whole = augment.apply(images, draws)
     for rows in (slice(0, 5), slice(5, 6), slice(6, 23), torch.tensor([7, 2, 2])):
         torch.testing.assert_close(augment.apply(images[rows], draws[rows]), whole[rows], rtol=0, atol=1e-6)
+    both = augment.apply(torch.cat([images[:5], images[3:9]]), draws[:5] + draws[3:9])
+    torch.testing.assert_close(both, torch.cat([whole[:5], whole[3:9]]), rtol=0, atol=1e-6)
     monkeypatch.setattr(module, "CPU_PIXELS", 4 * 24 * 24)
     torch.testing.assert_close(augment.apply(images, draws), whole, rtol=0, atol=1e-6)
 
