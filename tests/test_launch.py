@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -67,10 +68,29 @@ def test_torchrun_trains_from_the_same_configuration(one, tmp_path):
     assert done.stdout.count("epoch 3/3") == 1
 
 
+def test_two_machines_without_a_common_disk_train_the_run_of_one(one, tmp_path):
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        meeting = f"localhost:{free.getsockname()[1]}"
+    machines = []
+    for name in "ab":  # each a torchrun of its own, in a folder of its own
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text(json.dumps(one.config.to_dict()))
+        command = [sys.executable, "-m", "torch.distributed.run", "--nnodes", "2", "--nproc-per-node", "1"]
+        command += ["--rdzv-backend", "c10d", "--rdzv-endpoint", meeting, "--rdzv-id", "test"]
+        command += ["-m", "simclr_lib", "train", "--config", "config.json", "--run-dir", "run"]
+        with open(tmp_path / name / "words", "w") as words:
+            machines.append(subprocess.Popen(command, cwd=tmp_path / name, stdout=words, stderr=words))
+    assert [machine.wait(timeout=300) for machine in machines] == [0, 0]
+    (run_dir,) = tmp_path.glob("*/run")  # of the machine that got the first process
+    assert largest_error(weights(Run.open(run_dir)), weights(one)) <= 1e-8
+
+
 DYING = """
 import os
 if os.environ.get("RANK") == "1":
     import signal
+import socket
     from simclr_lib.trainer import Trainer
 
     def step(self, step, images, _step=Trainer._step):
