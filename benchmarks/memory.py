@@ -1,10 +1,10 @@
 """How much memory does a training step take? The peak of a fresh process, imports included, by batch and micro-batch.
 
-    python benchmarks/memory.py                                     # the table of the README, 10 minutes on 2 cores
+    python benchmarks/memory.py                                     # the table of the README, 2 minutes on 2 cores
     python benchmarks/memory.py --batch 2048 --micro-batch 64       # one step: prints its peak in MB
 
 On a GPU (--device cuda) it is the peak of what PyTorch allocated there. ResNet-18 with the CIFAR stem and GroupNorm on
-32 x 32 images, LARS, as in 03_cifar10; --arch for another encoder. Two steps are taken with --steps 2.
+32 x 32 images, LARS, as in 03_cifar10; --arch for another encoder.
 """
 
 import argparse

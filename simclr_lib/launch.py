@@ -18,7 +18,7 @@ CALLER = "SIMCLR_CALLER"  # the environment variable that tells the processes wh
 
 
 class ProcessFailedError(RuntimeError):
-    """A process of a run died; the message ends with its traceback."""
+    """A process of a run died; its traceback is in the message."""
 
 
 def launch(run: Run, steps: int) -> None:

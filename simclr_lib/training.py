@@ -46,7 +46,7 @@ def train(config: RunConfig, run_dir: str | os.PathLike) -> Run:
         ProcessFailedError: where one of the processes that it started dies, of whatever cause, with its traceback.
     """
     if launched():
-        if CALLER in os.environ:
+        if CALLER in os.environ and os.name == "posix":
             end_with(int(os.environ[CALLER]))
         return reporting(_train)(config, run_dir)
     return _train(config, run_dir) if config.processes == 1 else _train_in_processes(config, run_dir)
