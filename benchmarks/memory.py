@@ -13,6 +13,7 @@ import resource
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import torch
 
@@ -38,7 +39,14 @@ def peak_of_steps(arch: str, batch: int, micro_batch: int, steps: int, device: s
         simclr_step(model, optimizer, augment, images, generator, 0.5, micro_batch_size=micro_batch)
     if device == "cuda":
         return torch.cuda.max_memory_allocated() / 2**20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+    return peak_of_this_process()
+
+
+def peak_of_this_process() -> float:
+    """MB. Under Linux not ru_maxrss, which begins with the memory of the process that started this one."""
+    if sys.platform == "linux":
+        return int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) / 2**10
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
 
 
 def in_a_fresh_process(batch: int, micro_batch: int, options: argparse.Namespace) -> float:

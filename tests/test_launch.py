@@ -90,7 +90,6 @@ DYING = """
 import os
 if os.environ.get("RANK") == "1":
     import signal
-import socket
     from simclr_lib.trainer import Trainer
 
     def step(self, step, images, _step=Trainer._step):

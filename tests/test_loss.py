@@ -5,6 +5,7 @@ import math
 import subprocess
 import sys
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
@@ -291,10 +292,12 @@ def test_projections_on_two_devices_are_refused():
         nt_xent(torch.ones(4, 3), torch.ones(4, 3, device="meta"))
 
 
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 PEAK = """
-import resource, torch
+import sys, torch
 from simclr_lib.loss import nt_xent
-def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+sys.path.insert(0, {benchmarks!r})
+from memory import peak_of_this_process as peak
 nt_xent(*torch.randn(2, 64, 128, requires_grad=True)).backward()
 z = torch.randn(2, {n}, 128).requires_grad_()
 before = peak()
@@ -307,7 +310,9 @@ print(loss.item(), peak() - before)
 
 def value_and_extra_megabytes(n: int) -> tuple[float, float]:
     """Of the loss and its gradient, beyond the projections themselves, in a fresh process."""
-    done = subprocess.run([sys.executable, "-c", PEAK.format(n=n)], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", PEAK.format(n=n, benchmarks=str(BENCHMARKS))], capture_output=True, text=True, check=True
+    )
     value, megabytes = map(float, done.stdout.split())
     return value, megabytes
 
