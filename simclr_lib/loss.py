@@ -9,7 +9,7 @@ from torch import Tensor
 
 from simclr_lib.tiled import tiled_losses
 
-DENSE_LOGITS = 2**18  # those of 256 images; of more, tiles are faster: seen on a CPU 1.4 times at 1,024, 1.9 at 2,048
+DENSE_LOGITS = 2**18  # those of 256 images; of more, tiles are faster: on two CPUs 1.3 to 1.9 times at 1,024 and 2,048
 TILE = 512  # anchors
 
 

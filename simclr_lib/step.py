@@ -44,7 +44,7 @@ def simclr_step(
         micro_batch_size: images of this process in memory at a time, two views each; None, or n and above: all.
 
     Raises:
-        ValueError: for a `micro_batch_size` below 1, or a model or images that are not on one device.
+        ValueError: for no images, a `micro_batch_size` below 1, or a model and images that are not on one device.
     """
     _check(model, images, micro_batch_size)
     n, size = len(images), micro_batch_size or len(images)

@@ -109,7 +109,8 @@ def test_help_and_listing_need_no_torch():
         "try: m.main(['--help'])\nexcept SystemExit: pass\n"
         "assert 'torch' not in sys.modules, 'torch was imported'"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_the_public_names_are_these():
