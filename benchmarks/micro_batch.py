@@ -1,6 +1,6 @@
 """What does the exact large batch cost? Time of a step, whole and in micro-batches, and on a GPU its memory too.
 
-    python benchmarks/micro_batch.py                              # 256 by 64, as in the README; 3 minutes on 2 cores
+    python benchmarks/micro_batch.py                              # 256 by 64, as in the README; 5 minutes on 2 cores
     python benchmarks/micro_batch.py --device cuda --arch resnet50 --batch 2048 --micro-batch 64 128 256 512 1024 2048 \
         --precision bfloat16                                      # the GPU table of the README
 
