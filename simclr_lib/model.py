@@ -95,6 +95,12 @@ def _convolution(inputs: int, outputs: int, kernel_size: int = 3, stride: int = 
 
 def _alexnet() -> nn.Module:
     features = models.alexnet(weights=None).features
+    for layer in features:
+        if isinstance(layer, nn.Conv2d):
+            # He et al. 2015. With PyTorch's default the signal dies out over five layers without normalisation: all z
+            # start within a cosine of 0.999, and the loss was still that of chance after 140 steps of iteration 1.
+            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+            nn.init.zeros_(layer.bias)
     encoder = nn.Sequential(features, nn.AdaptiveAvgPool2d(1), nn.Flatten())
     encoder.embedding_dim = 256
     return encoder

@@ -72,21 +72,10 @@ def build(case: str, seed: int, dtype: torch.dtype, device: str = "cpu", norm: s
     options = CASES[case] | ({"norm": norm} if norm else {})
     torch.manual_seed(seed)
     model = SimCLR(build_encoder(**options), projection_dim=16).to(device, dtype)
-    if case == "alexnet":  # as it is initialised, all z lie within a cosine of 0.999: float32 sees hardly a difference
-        model = scaled(model, 6**0.5)  # to He's initialisation
     generator = torch.Generator().manual_seed(seed)
     images = generate("test", seed)[0][torch.randperm(1000, generator=generator)[:BATCH]].to(device)
     images = images.double() / 255 if dtype == torch.float64 else images
     return model, Augment(options["image_size"]), images, generator
-
-
-@torch.no_grad()
-def scaled(model: torch.nn.Module, factor: float) -> torch.nn.Module:
-    """`model` with its weights, not its biases, times `factor`."""
-    for parameter in model.parameters():
-        if parameter.ndim > 1:
-            parameter.mul_(factor)
-    return model
 
 
 def gradients(model: torch.nn.Module, loss: Tensor) -> dict[str, Tensor]:

@@ -4,10 +4,12 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torchvision import models
 
+from simclr_lib.embedded import generate
 from simclr_lib.model import ARCHS, SimCLR, build_encoder, patch_size
 
 ENCODERS = [  # arch, stem, side of the images, D
@@ -122,6 +124,19 @@ def test_alexnets_h_is_its_features_averaged_over_space():
     images = random_images(2, 96)
     with torch.no_grad():
         torch.testing.assert_close(encoder(images), features(images).mean(dim=(2, 3)))
+
+
+def test_alexnet_starts_with_a_signal_that_its_layers_do_not_lose():
+    """Under PyTorch's default initialisation all images start with one and the same z, and training at chance."""
+    images = F.interpolate(generate("test")[0][:32].float() / 255, size=(96, 96))
+    model, default = (SimCLR(build_encoder("alexnet")).eval() for _ in range(2))
+    default.encoder[0].load_state_dict(models.alexnet(weights=None).features.state_dict())
+    with torch.no_grad():
+        ours, theirs = (F.cosine_similarity(z[:1], z[1:]).min() for z in (model(images), default(images)))
+    assert ours < 0.97 < 0.995 < theirs
+    encoder = model.encoder
+    variances = [layer.weight.var() * layer.weight[0].numel() for layer in encoder[0] if isinstance(layer, nn.Conv2d)]
+    torch.testing.assert_close(torch.stack(variances), torch.full((5,), 2.0), rtol=0.05, atol=0)  # 2 / fan-in
 
 
 @pytest.mark.parametrize(("arch", "last"), [("convnet", "stages"), ("resnet18", "layer4")])
