@@ -18,7 +18,7 @@ _HOME = {
     "warmup_cosine": "schedule",
     "train": "training",
     "Run": "record",
-    "embed": "evaluate",
+    "embed": "embedding",
     "top_k_neighbors": "retrieval",
     "knn_accuracy": "retrieval",
     "linear_probe": "evaluate",

@@ -7,7 +7,6 @@ N images, D embedding dimensions.
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import balanced_accuracy_score
 from sklearn.model_selection import train_test_split
@@ -17,42 +16,10 @@ from torch import Tensor, nn
 
 from simclr_lib.datasets import ImageSet
 from simclr_lib.device import choose_device
+from simclr_lib.embedding import embed
 from simclr_lib.model import build_encoder
-from simclr_lib.progress import progress_bar
 from simclr_lib.record import Run
 from simclr_lib.retrieval import top_k_neighbors
-
-
-@torch.no_grad()
-def embed(encoder: nn.Module, images: Tensor, batch_size: int = 256, image_size: int | None = None) -> Tensor:
-    """h of every image: (N, 3, S, S) uint8 or float in [0, 1] -> (N, D) float32 on the CPU.
-
-    The encoder runs in eval mode on the device where it is, and is left in the mode it came in. Images of another
-    side than `image_size`, if that is given, are resized (bilinear, antialiased) first.
-
-    Raises:
-        ValueError: if `images` is not (N, 3, S, S) with at least one image.
-    """
-    if images.ndim != 4 or images.shape[1] != 3 or len(images) == 0:
-        raise ValueError(f"images: expected (N, 3, S, S) with N at least 1, got {tuple(images.shape)}")
-    device, mode = next(encoder.parameters()).device, encoder.training
-    encoder.eval()
-    embeddings = []
-    try:
-        with progress_bar(len(images), "embedding", "images", leave=False) as bar:
-            for batch in images.split(batch_size):
-                embeddings.append(encoder(_prepare(batch.to(device), image_size)).float().cpu())
-                bar.update(len(batch))
-    finally:
-        encoder.train(mode)
-    return torch.cat(embeddings)
-
-
-def _prepare(images: Tensor, image_size: int | None) -> Tensor:
-    images = images if images.is_floating_point() else images.float() / 255
-    if image_size is None or images.shape[-2:] == (image_size, image_size):
-        return images
-    return F.interpolate(images, size=(image_size, image_size), mode="bilinear", antialias=True)
 
 
 def load_encoder(run: Run, trained: bool = True) -> nn.Module:

@@ -1,7 +1,7 @@
 """A run directory: everything needed to say how a result came about, written once, read by all that comes later.
 
 config.json  metrics.jsonl  status.json  summary.json  environment.json  images.npz
-checkpoint.pt (+ checkpoint.previous.pt)  encoder.safetensors  embeddings.npy  neighbors.npz  figures/
+checkpoint.pt (+ checkpoint.previous.pt)  encoder.safetensors  snapshots/  embeddings.npy  neighbors.npz  figures/
 """
 
 import json
@@ -179,10 +179,32 @@ class Run:
 
     def save_encoder(self, weights: dict[str, "Tensor"]) -> None:
         """Write encoder.safetensors."""
+        self._save_weights("encoder.safetensors", weights)
+
+    def save_snapshot(self, epochs: int, weights: dict[str, "Tensor"]) -> None:
+        """Write snapshots/epoch-<epochs>.safetensors: encoder and projection head after so many epochs."""
+        (self.path / "snapshots").mkdir(exist_ok=True)
+        self._save_weights(f"snapshots/epoch-{epochs:04}.safetensors", weights)
+
+    def _save_weights(self, name: str, weights: dict[str, "Tensor"]) -> None:
         from safetensors.torch import save_file
 
-        with replacing(self.path / "encoder.safetensors") as temporary:
+        with replacing(self.path / name) as temporary:
             save_file({name: tensor.contiguous() for name, tensor in weights.items()}, temporary)
+
+    @property
+    def snapshots(self) -> list[int]:
+        """The numbers of epochs after which there is a snapshot."""
+        return sorted(int(file.stem.removeprefix("epoch-")) for file in self.path.glob("snapshots/*.safetensors"))
+
+    def load_snapshot(self, epochs: int) -> dict[str, "Tensor"]:
+        """The weights of encoder and projection head after `epochs`. Raises ValueError where none were kept then."""
+        from safetensors.torch import load_file
+
+        if epochs not in self.snapshots:
+            kept = ", ".join(map(str, self.snapshots)) or "none (train again into another run_dir)"
+            raise ValueError(f"epochs: expected one with a snapshot in {self.path}, got {epochs}; there are: {kept}")
+        return load_file(self.path / f"snapshots/epoch-{epochs:04}.safetensors")
 
     def load_encoder_weights(self) -> dict[str, "Tensor"]:
         """The trained encoder's weights. Raises ValueError where they are not there."""
@@ -228,6 +250,8 @@ class Follower(Run):
     def save_checkpoint(self, state: dict) -> None: ...
 
     def save_encoder(self, weights: dict[str, "Tensor"]) -> None: ...
+
+    def save_snapshot(self, epochs: int, weights: dict[str, "Tensor"]) -> None: ...
 
     def save_arrays(self, name: str, **arrays: np.ndarray) -> None: ...
 

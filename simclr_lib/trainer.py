@@ -18,6 +18,7 @@ from simclr_lib.distributed import collect, from_first, local_rank, own_part, ra
 from simclr_lib.lars import LARS, parameter_groups
 from simclr_lib.loss import nt_xent
 from simclr_lib.model import SimCLR, build_encoder
+from simclr_lib.probe import Probe, sound
 from simclr_lib.progress import progress_bar, say
 from simclr_lib.record import Run
 from simclr_lib.schedule import warmup_cosine
@@ -55,32 +56,48 @@ class Trainer:
         """Whether each step has the gradient of its whole batch: False for BatchNorm under micro-batches."""
         return not self.config.has_batch_norm or self.micro_batch_size == self.split["batch_per_process"]
 
-    def fit(self, images: ImageSet, run: Run) -> None:
-        """Train to the last epoch, from the last checkpoint of `run` on, with a checkpoint after every epoch."""
+    @property
+    def snapshot_epochs(self) -> set[int]:
+        """A quarter, half and three quarters through, and the end: what evaluation shows of training."""
+        return {math.ceil(self.config.epochs * quarters / 4) for quarters in (1, 2, 3, 4)}
+
+    def fit(self, images: ImageSet, rows: Tensor, run: Run, probe: Probe | None = None) -> None:
+        """Train on `rows` of `images` to the last epoch, from the last checkpoint of `run` on, with a checkpoint after
+        every epoch, and a reading of health on `probe` before the first epoch and after every one."""
         first = self._restore(from_first(run.load_checkpoint() if rank() == 0 else None))
-        batch, steps = self.config.batch_size, self.config.steps_per_epoch(len(images))
+        batch, steps = self.config.batch_size, self.config.steps_per_epoch(len(rows))
         total, done = self.config.epochs * steps * batch, first * steps * batch
         with progress_bar(total, "training", "images", initial=done, show=rank() == 0) as bar:
             for line in self._remarks():
                 say(bar, line)
+            if probe and first == 0:
+                probe.watch(self.model, run, bar, step=0, epochs=0, loss=None)
             for epoch in range(first, self.config.epochs):
-                self._run_epoch(epoch, images, run, bar)
-                _require_finite(self.model.state_dict(), f"a weight after epoch {epoch + 1}")
+                try:
+                    loss = self._run_epoch(epoch, images.images, rows, run, bar)
+                    _require_finite(self.model.state_dict(), f"a weight after epoch {epoch + 1}")
+                except FloatingPointError as error:
+                    sound(run, bar, {"non-finite": str(error)}, epoch)
+                    raise
+                if probe:
+                    probe.watch(self.model, run, bar, (epoch + 1) * steps, epoch + 1, loss)
+                if epoch + 1 in self.snapshot_epochs:
+                    run.save_snapshot(epoch + 1, self.model.state_dict())
                 run.save_checkpoint(self._state(epoch + 1))
 
-    def _run_epoch(self, epoch: int, images: ImageSet, run: Run, bar: tqdm) -> None:
-        order = torch.randperm(len(images), generator=generator_at(self.config.seed, 0, epoch))
-        steps = self.config.steps_per_epoch(len(images))
+    def _run_epoch(self, epoch: int, images: Tensor, rows: Tensor, run: Run, bar: tqdm) -> float:
+        order = rows[torch.randperm(len(rows), generator=generator_at(self.config.seed, 0, epoch))]
+        steps = self.config.steps_per_epoch(len(rows))
         losses, start = [], time.perf_counter()
         for i, batch in enumerate(order.split(self.config.batch_size)[:steps]):
             step = epoch * steps + i
-            rate = self._set_learning_rate(step, len(images))
-            loss = self._step(step, images.images[batch[self.own]].to(self.device))
+            rate = self._set_learning_rate(step, len(rows))
+            loss = self._step(step, images[batch[self.own]].to(self.device))
             run.log("step", step=step, epoch=epoch, loss=loss, learning_rate=rate)
             losses.append(loss)
             bar.set_postfix(step=step + 1, loss=f"{loss:.3f}", refresh=False)
             bar.update(len(batch))
-        self._finish_epoch(epoch, step, losses, time.perf_counter() - start, run, bar)
+        return self._finish_epoch(epoch, step, losses, time.perf_counter() - start, run, bar)
 
     def _step(self, step: int, images: Tensor) -> float:
         """One optimizer step; its randomness follows from the seed and `step` alone."""
@@ -106,7 +123,7 @@ class Trainer:
             group["lr"] = rate
         return rate
 
-    def _finish_epoch(self, epoch: int, step: int, losses: list[float], seconds: float, run: Run, bar: tqdm) -> None:
+    def _finish_epoch(self, epoch: int, step: int, losses: list[float], seconds: float, run: Run, bar: tqdm) -> float:
         loss, speed = sum(losses) / len(losses), len(losses) * self.config.batch_size / seconds
         run.log("epoch", step=step, epoch=epoch, loss=loss, seconds=seconds, images_per_second=speed)
         epochs = self.config.epochs
@@ -114,6 +131,7 @@ class Trainer:
             place = f"epoch {epoch + 1:>{len(str(epochs))}}/{epochs}"
             chance = self.config.chance_loss
             say(bar, f"{place}  loss {loss:.3f} (chance {chance:.3f})  {speed:,.0f} images/s  {seconds:,.0f} s")
+        return loss
 
     def _micro_batch_size(self, each: int) -> int:
         """Of the configuration, or for "auto" the largest that fits on a GPU, and 64 on a CPU, which tells nothing."""

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from simclr_lib.config import MACHINE_FIELDS, RunConfig
-from simclr_lib.datasets import ImageSet, load_images
+from simclr_lib.datasets import SPLITS, ImageSet, load_images
 from simclr_lib.device import choose_device, device_name
 from simclr_lib.distributed import (
     end_with,
@@ -24,8 +25,11 @@ from simclr_lib.distributed import (
 )
 from simclr_lib.environment import commit
 from simclr_lib.launch import CALLER, launch
+from simclr_lib.probe import Probe
 from simclr_lib.record import Follower, Run
-from simclr_lib.trainer import Trainer, require_shared_norm
+from simclr_lib.trainer import Trainer, generator_at, require_shared_norm
+
+LEAST, MOST = 16, 256  # images of the probe: fewer say nothing, more take time from training
 
 
 def train(config: RunConfig, run_dir: str | os.PathLike) -> Run:
@@ -67,8 +71,10 @@ def _train(config: RunConfig, run_dir: str | os.PathLike) -> Run:
             run.add_to_summary(exact_batch=trainer.exact_batch and run.summary.get("exact_batch", True))
             with one_after_the_other():
                 images = load_training_images(config)
-            _record_images(run, images)
-            trainer.fit(images, run)
+                rows, unseen = keep_out(config, images)
+            _record_images(run, images, rows, unseen)
+            probe = Probe(unseen.images, config) if rank() == 0 and len(unseen) >= LEAST else None
+            trainer.fit(images, rows, run, probe)
             run.save_encoder(trainer.model.encoder.state_dict())
         wait_for_all()  # so that nobody looks for what the first has yet to write
         return run
@@ -81,16 +87,18 @@ def _train_in_processes(config: RunConfig, run_dir: str | os.PathLike) -> Run:
     if run.finished:
         return run
     with run.recording_status():
-        launch(run, config.epochs * config.steps_per_epoch(len(load_training_images(config))))
+        rows, _ = keep_out(config, load_training_images(config))
+        launch(run, config.epochs * config.steps_per_epoch(len(rows)))
     return run
 
 
 def describe(config: RunConfig, images: ImageSet) -> str:
     """What follows from `config` and the images, for printing before training: a line each, with units."""
-    _require_a_batch(config, images)
-    steps, warmup, version = config.steps_per_epoch(len(images)), config.warmup_steps(len(images)), commit()
+    n, unseen = map(len, keep_out(config, images))
+    steps, warmup, version = config.steps_per_epoch(n), config.warmup_steps(n), commit()
     rows = {
-        "images": f"{len(images):,} of {config.dataset} ({config.split}), kept at {images.images.shape[-1]} px",
+        "images": f"{n:,} of {config.dataset} ({config.split}), kept at {images.images.shape[-1]} px",
+        "health": f"read on {unseen} others" if unseen >= LEAST else f"not read: {unseen} others are too few",
         "views": f"{config.image_size} px, colour strength {config.color_strength}, blur {config.blur}",
         "encoder": f"{config.arch}, {config.stem} stem, {config.norm} norm",
         "steps": f"{steps:,} an epoch, {steps * config.epochs:,} in all, {warmup:,} of warm-up",
@@ -119,31 +127,58 @@ def _micro_batches(config: RunConfig) -> str:
 
 
 def load_training_images(config: RunConfig) -> ImageSet:
-    """The images that `config` trains on. Raises ValueError where they do not fill one batch."""
-    images = load_images(config.dataset, config.split, config.data_root, **config.image_options)
-    _require_a_batch(config, images)
-    return images
+    """The images that `config` names; training takes those of them that `keep_out` leaves."""
+    return load_images(config.dataset, config.split, config.data_root, **config.image_options)
 
 
-def _record_images(run: Run, images: ImageSet) -> None:
+def keep_out(config: RunConfig, images: ImageSet) -> tuple[Tensor, ImageSet]:
+    """Which of `images` are trained on, by position, and at most 256 that training never sees, to read health on:
+    images of the test split where there is one on disk, else a seeded tenth of `images`.
+
+    Raises:
+        ValueError: where those to train on do not fill one batch.
+    """
+    unseen, generator = _test_images(config), generator_at(config.seed, 3)
+    if unseen is not None:
+        rows = torch.arange(len(images))
+        unseen = unseen.subset(torch.randperm(len(unseen), generator=generator)[:MOST].sort().values)
+    else:
+        order, tenth = torch.randperm(len(images), generator=generator), min(MOST, len(images) // 10)
+        rows, unseen = order[tenth:].sort().values, images.subset(order[:tenth].sort().values)
+    _require_a_batch(config, len(rows))
+    return rows, unseen
+
+
+def _test_images(config: RunConfig) -> ImageSet | None:
+    if "test" not in SPLITS[config.dataset] or config.split == "test":
+        return None
+    try:
+        options = {**config.image_options, "limit": None}
+        return load_images(config.dataset, "test", config.data_root, **options, download=False)
+    except FileNotFoundError:
+        return None
+
+
+def _record_images(run: Run, images: ImageSet, rows: Tensor, probe: ImageSet) -> None:
     """Keep which images are trained on, by id and a checksum of a thousand of them; go on with no others."""
-    sample = torch.linspace(0, len(images) - 1, min(len(images), 1000)).long()
-    now = {"ids": images.ids.numpy(), "checksum": np.array(zlib.crc32(images.images[sample].numpy().tobytes()))}
-    require_alike("images", (len(images), int(now["checksum"])))
+    sample = rows[torch.linspace(0, len(rows) - 1, min(len(rows), 1000)).long()]
+    checksum = np.array(zlib.crc32(images.images[sample].numpy().tobytes()))
+    now = {"ids": images.ids[rows].numpy(), "checksum": checksum, "probe_ids": probe.ids.numpy()}
+    require_alike("images", (len(rows), int(checksum)))
     before = run.load_arrays("images")
-    if run.begun and before and any(not np.array_equal(before[name], now[name]) for name in now):
+    if run.begun and before and any(not np.array_equal(before[name], now[name]) for name in before):
         raise ValueError(
-            f"images: expected the {len(before['ids']):,} that {run.path} was trained on, got {len(images):,} others; "
+            f"images: expected the {len(before['ids']):,} that {run.path} was trained on, got {len(rows):,} others; "
             "restore them (see data_root), or give another run_dir for another run"
         )
     run.save_arrays("images", **now)
 
 
-def _require_a_batch(config: RunConfig, images: ImageSet) -> None:
-    if len(images) < 2:
-        raise ValueError(f"images: expected at least 2 to tell apart, got {len(images)} of {config.dataset}; add some")
-    if len(images) < config.batch_size:
+def _require_a_batch(config: RunConfig, n: int) -> None:
+    if n < 2:
+        raise ValueError(f"images: expected at least 2 to tell apart, got {n} of {config.dataset}; add some")
+    if n < config.batch_size:
         raise ValueError(
-            f"batch_size: expected at most the {len(images):,} images of {config.dataset} ({config.split}), "
+            f"batch_size: expected at most the {n:,} images to train on of {config.dataset} ({config.split}), "
             f"got {config.batch_size:,}; lower batch_size or give more images"
         )

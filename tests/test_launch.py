@@ -34,7 +34,7 @@ def test_two_processes_train_the_run_of_one_and_only_the_first_writes(one, tmp_p
     assert largest_error(weights(run), weights(one)) <= 1e-8
     assert [m["step"] for m in run.metrics()] == [m["step"] for m in one.metrics()]
     assert [m["loss"] for m in run.metrics()] == pytest.approx([m["loss"] for m in one.metrics()], rel=1e-10)
-    assert len((run.path / "metrics.jsonl").read_text().splitlines()) == 12 + 3  # no line twice
+    assert len((run.path / "metrics.jsonl").read_text().splitlines()) == 12 + 3 + 4  # none twice
     assert {path.name for path in run.path.iterdir()} == {path.name for path in one.path.iterdir()}
     (session,) = run.environment["sessions"]
     assert (session["processes"], session["batch_per_process"], session["micro_batch_size"]) == (2, 8, 3)
@@ -50,7 +50,7 @@ def test_a_run_goes_on_with_another_number_of_processes(one, tmp_path):
     for name, source in (("checkpoint.pt", "checkpoint.previous.pt"), ("images.npz",) * 2, ("config.json",) * 2):
         (tmp_path / "run" / name).write_bytes((one.path / source).read_bytes())  # two epochs of three are done
     lines = (one.path / "metrics.jsonl").read_text().splitlines()
-    (tmp_path / "run/metrics.jsonl").write_text("\n".join(lines[:10]) + '\n{"kind": "step", "st')  # as a crash cuts it
+    (tmp_path / "run/metrics.jsonl").write_text("\n".join(lines[:13]) + '\n{"kind": "step", "st')  # as a crash cuts it
     run = train(RunConfig(**{**one.config.to_dict(), "processes": 2}), tmp_path / "run")
     assert [m["step"] for m in run.metrics()] == list(range(12))
     assert largest_error(weights(run), weights(one)) <= 1e-8
