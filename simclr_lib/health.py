@@ -66,13 +66,13 @@ def effective_rank(h: Tensor) -> float:
 
 @torch.no_grad()
 def contrastive_accuracy(z_a: Tensor, z_b: Tensor) -> float:
-    """Share of the 2N anchors whose positive is closer than all 2N - 2 negatives; a tie counts as a miss."""
+    """Share of the 2N anchors whose positive is closer than all 2N - 2 negatives; a tie (to 1e-9) counts as a miss."""
     n, z = len(z_a), F.normalize(torch.cat([z_a, z_b]).double(), dim=1)
     table = (z @ z.T).fill_diagonal_(-math.inf)
     partner = (torch.arange(2 * n) + n) % (2 * n)
     positive = table[torch.arange(2 * n), partner]
     negatives = table.scatter(1, partner[:, None], -math.inf).max(dim=1).values
-    return (positive > negatives).double().mean().item()
+    return (positive > negatives + 1e-9).double().mean().item()
 
 
 def palettes(images: Tensor) -> Tensor:
@@ -113,7 +113,7 @@ def color_reading(h: Tensor, palette: Tensor, k: int = COLOR_NEIGHBORS) -> dict[
     )
     flat = by_h[i, j].std() < 1e-9 or by_color[i, j].std() < 1e-9
     return {
-        "color_agreement": 0.0 if nearest - random < 1e-9 else ((near - random) / (nearest - random)).item(),
+        "color_agreement": 0.0 if flat or nearest - random < 1e-9 else ((near - random) / (nearest - random)).item(),
         "color_following": 0.0 if flat else float(spearmanr(by_h[i, j], by_color[i, j]).statistic),
     }
 
@@ -176,7 +176,7 @@ def alarms(
             agreement > 0.5 and following > 0.5,
             f"Colour is a shortcut: neighbours are {agreement:.0%} as alike in colour as neighbours by colour alone "
             f"would be, and similarity follows colour with a rank correlation of {following:.2f}. "
-            "Raise color_strength.",
+            "Raise color_strength (the paper has 1).",
         ),
         "learning rate": (
             not rule / 10 <= learning_rate <= rule * 10,

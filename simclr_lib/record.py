@@ -43,7 +43,8 @@ class Run:
         if run.begun:
             _require_same(run.path, cls.open(path).config, config)
         else:
-            (run.path / "metrics.jsonl").unlink(missing_ok=True)  # steps before any checkpoint are all done again
+            for name in ("metrics.jsonl", "summary.json"):  # what came before any checkpoint is all done again
+                (run.path / name).unlink(missing_ok=True)
         if not run.finished:
             run._write("config.json", config.to_dict())
             run._end_cut_line()

@@ -153,7 +153,7 @@ def _test_images(config: RunConfig) -> ImageSet | None:
     if "test" not in SPLITS[config.dataset] or config.split == "test":
         return None
     try:
-        options = {**config.image_options, "limit": None}
+        options = {**config.image_options, "limit": None, "unreadable": "skip"}  # none of these has to be there
         return load_images(config.dataset, "test", config.data_root, **options, download=False)
     except FileNotFoundError:
         return None

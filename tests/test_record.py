@@ -12,7 +12,7 @@ import torch
 from simclr_lib.config import RunConfig
 from simclr_lib.environment import commit
 from simclr_lib.paths import new_run_dir
-from simclr_lib.record import Run
+from simclr_lib.record import Follower, Run
 
 
 def test_a_run_is_read_back_as_it_was_written(tmp_path):
@@ -141,6 +141,45 @@ def test_encoder_and_arrays_round_trip(tmp_path):
     run.save_arrays("neighbors", ids=np.arange(3), similarities=np.ones(3))
     assert np.load(tmp_path / "embeddings.npy", mmap_mode="r").shape == (2, 3)
     assert set(np.load(tmp_path / "neighbors.npz")) == {"ids", "similarities"}
+
+
+def test_snapshots_are_read_back_and_listed_in_the_order_of_their_epochs(tmp_path):
+    run = Run.start(tmp_path, RunConfig())
+    assert run.snapshots == []
+    weights = {epochs: {"encoder.w": torch.randn(4, 3, 2, 2), "head.b": torch.randn(5)} for epochs in (10000, 25, 3)}
+    for epochs, tensors in weights.items():
+        conv = tensors["encoder.w"].to(memory_format=torch.channels_last)  # as training holds it
+        run.save_snapshot(epochs, {**tensors, "encoder.w": conv})
+    again = Run.open(tmp_path)
+    assert again.snapshots == [3, 25, 10000]
+    for epochs, expected in weights.items():
+        snapshot = again.load_snapshot(epochs)
+        assert snapshot.keys() == expected.keys()
+        assert all(torch.equal(snapshot[name], tensor) for name, tensor in expected.items())
+
+
+def test_a_snapshot_that_is_taken_again_replaces_the_one_before_and_leaves_no_litter(tmp_path):
+    run = Run.start(tmp_path, RunConfig())
+    for value in (1.0, 2.0):
+        run.save_snapshot(7, {"w": torch.full((2,), value)})
+    assert run.load_snapshot(7)["w"].tolist() == [2.0, 2.0]
+    assert [path.name for path in (tmp_path / "snapshots").iterdir()] == ["epoch-0007.safetensors"]
+
+
+def test_an_epoch_without_a_snapshot_is_refused_with_those_there_are(tmp_path):
+    run = Run.start(tmp_path, RunConfig())
+    with pytest.raises(ValueError, match=r"epochs: expected one with a snapshot.*got 5; there are: none .*run_dir"):
+        run.load_snapshot(5)
+    for epochs in (20, 5):
+        run.save_snapshot(epochs, {"w": torch.ones(1)})
+    with pytest.raises(ValueError, match=r"got 10; there are: 5, 20$"):
+        run.load_snapshot(10)
+
+
+def test_other_processes_write_no_snapshot(tmp_path):
+    run = Run.start(tmp_path, RunConfig())
+    Follower(tmp_path, run.config).save_snapshot(1, {"w": torch.ones(1)})
+    assert run.snapshots == []
 
 
 def test_another_configuration_is_refused_and_another_machine_is_not(tmp_path):
