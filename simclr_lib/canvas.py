@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib import style
+from matplotlib import rc_context, style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
+from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
 from matplotlib.textpath import text_to_path
 
@@ -23,6 +24,7 @@ COLORS, GREY = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY), "#595959"
 HIT, MISS = "✓", "✗"
 SMALL = 8.5  # points, the least that is read without effort at the size on screen
 CELL = 1.2  # inches, the side of an image in a grid
+SVG_BYTES = 300_000
 STYLE = {
     "font.family": ["DejaVu Sans"],  # comes with matplotlib and has the marks of hit and miss
     "font.size": 10,
@@ -49,10 +51,20 @@ class InlineFigure(Figure):
 
 
 def save_figure(figure: Figure, path: str | Path) -> Path:
-    """Write a PNG at twice the size on screen, creating the folders above it; returns the path."""
+    """Write a PNG at twice the size on screen, creating the folders above it; returns the path.
+
+    A drawing without images is written as SVG too, beside it, where that takes at most 300 kB.
+    Raises ValueError on a path that does not end in .png.
+    """
     path = Path(path)
+    if path.suffix != ".png":
+        raise ValueError(f"path: expected a name that ends in .png, got {path}; an SVG comes by itself")
     path.parent.mkdir(parents=True, exist_ok=True)
     _save_png(figure, path)
+    drawing = path.with_suffix(".svg")
+    drawing.unlink(missing_ok=True)  # that of an earlier figure would not show this one
+    if not figure.findobj(AxesImage) and len(svg := _svg(figure)) <= SVG_BYTES:
+        drawing.write_bytes(svg)
     return path
 
 
@@ -68,6 +80,14 @@ def new_figure(width: float, height: float, title: str | None) -> Figure:
 
 def _save_png(figure: Figure, target: Any) -> None:
     figure.savefig(target, format="png", dpi=2 * figure.dpi, facecolor=figure.get_facecolor(), transparent=False)
+
+
+def _svg(figure: Figure) -> bytes:
+    """The same bytes for the same figure; letters are outlines, so that no reader needs the font."""
+    buffer = io.BytesIO()
+    with rc_context({"svg.hashsalt": "simclr", "svg.fonttype": "path"}):
+        figure.savefig(buffer, format="svg", metadata={"Date": None}, facecolor=figure.get_facecolor())
+    return buffer.getvalue()
 
 
 def show_image(axes: Axes, image: Any) -> None:

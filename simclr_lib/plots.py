@@ -40,7 +40,7 @@ def image_grid(images: Any, titles: Sequence[str] | None = None, columns: int = 
         raise ValueError(
             f"titles: expected {len(images)}, one an image, got {len(titles)}; leave them out or match them"
         )
-    columns = min(columns, _count("images", images))
+    columns = min(columns, count("images", images))
     rows = math.ceil(len(images) / columns)
     figure = new_figure(columns * CELL, rows * (CELL + (0.25 if titles is not None else 0)), title)
     for index, axes in enumerate(np.ravel(figure.subplots(rows, columns))):
@@ -61,7 +61,7 @@ def view_pairs(images: Any, views_a: Any, views_b: Any, title: str | None = None
             f"views: expected as many as images, got {len(images)} images, {len(views_a)} and {len(views_b)} views; "
             "pass the views of these images"
         )
-    figure = new_figure(_count("images", images) * CELL + 0.7, 3 * CELL, title)
+    figure = new_figure(count("images", images) * CELL + 0.7, 3 * CELL, title)
     grid = figure.subplots(3, len(images), squeeze=False)
     for row, (name, pictures) in enumerate({"image": images, "view a": views_a, "view b": views_b}.items()):
         for axes, picture in zip(grid[row], pictures, strict=True):
@@ -78,18 +78,11 @@ def loss_curve(curves: Mapping[str, Any], batch_size: int, title: str | None = N
     The running mean is over the last fiftieth of a run's steps. batch_size: images, each with two views.
     Raises ValueError on a run without a loss and where there is no run.
     """
-    _count("curves", curves)
+    count("curves", curves)
     figure = new_figure(7.2, 4.0, title)
     axes = figure.subplots()
-    handles = [_draw_run(axes, name, curve, index) for index, (name, curve) in enumerate(curves.items())]
-    chance = math.log(2 * batch_size - 1)
-    axes.axhline(chance, color="black", linestyle=(0, (4, 3)), linewidth=1.2, label="chance")
-    label = f"chance:\nln(2·{batch_size}−1)\n= {chance:.2f}"
-    beside = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points"}
-    axes.annotate(label, (1, chance), (6, 0), va="center", fontsize=9, annotation_clip=False, **beside)
-    axes.set(xlabel="step", ylabel="NT-Xent loss")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-    axes.set_title("thin: every step; bold: running mean", loc="left", color=GREY, fontsize=9)
+    handles = draw_losses(axes, curves, batch_size)
+    axes.set_xlabel("step")
     figure.legend(handles=handles, loc="outside lower center", ncols=min(3, len(handles)), frameon=False, fontsize=9)
     return figure
 
@@ -120,17 +113,16 @@ def neighbor_grid(
         )
     if gallery_images is None:
         gallery_images, gallery_labels = images, labels
-    rows, k = _count("query_ids", query_ids), indices.shape[1]
+    rows, k = count("query_ids", query_ids), indices.shape[1]
     cell = CELL if k <= 6 else 1.0
-    figure = new_figure((k + 1.25) * cell, rows * (cell + (0.4 if labels is not None else 0.25)) + 0.5, title)
+    text = 0.25 if labels is None and gallery_labels is None else 0.4  # inches, of one line or two
+    figure = new_figure((k + 1.25) * cell, rows * (cell + text) + 0.5, title)
     grid = figure.subplots(rows, k + 2, squeeze=False, width_ratios=[1, 0.12] + [1] * k)
     for axes_row, query in zip(grid, (int(query) for query in query_ids), strict=True):
-        _show_query(axes_row[0], images[query], _class_name(labels, query, class_names), query, cell)
+        show_query(axes_row[0], query, images, labels, class_names, cell)
         axes_row[1].set_axis_off()
-        for axes, index, similarity in zip(axes_row[2:], indices[query], similarities[query], strict=True):
-            name = _class_name(gallery_labels, int(index), class_names)
-            hit = _is_hit(labels, query, gallery_labels, int(index))
-            _show_neighbor(axes, gallery_images[int(index)], name, float(similarity), hit, cell)
+        tables, gallery = (indices, similarities), (gallery_images, gallery_labels)
+        show_neighbors(axes_row[2:], query, tables, labels, gallery, class_names, cell)
     for axes, heading in zip(np.delete(grid[0], 1), ["query", *range(1, k + 1)], strict=True):
         axes.set_title(heading, color=GREY, pad=5)
     if labels is not None and gallery_labels is not None:
@@ -149,7 +141,7 @@ def score_bars(
     chance: one share for all groups, or a share per group; a group that it does not name has no line.
     Raises ValueError on a score outside [0, 1] and where there is none.
     """
-    _count("scores", scores)
+    count("scores", scores)
     names = list(dict.fromkeys(name for group in scores.values() for name in group))
     colors = {name: COLORS[index % len(COLORS)] for index, name in enumerate(names)}
     tops = np.cumsum([0] + [len(bars) + 1.2 for bars in scores.values()])  # a group's heading, above its bars
@@ -167,16 +159,30 @@ def score_bars(
     return figure
 
 
-def _count(name: str, items: Any) -> int:
+def count(name: str, items: Any) -> int:
+    """How many there are. Raises ValueError on none."""
     if len(items) == 0:
         raise ValueError(f"{name}: expected at least one, got none; there is nothing to draw")
     return len(items)
 
 
-def _show_query(axes: Axes, image: Any, name: str, query: int, cell: float) -> None:
-    show_image(axes, image)
+def show_query(axes: Axes, query: int, images: Any, labels: Any, class_names: Any, cell: float) -> None:
+    """Image `query` with its class and id, on axes of `cell` inches."""
+    show_image(axes, images[query])
     frame(axes, "black", 1)
+    name = class_name(labels, query, class_names)
     axes.set_xlabel(f"{elided(name, cell - 0.08)}\nid {query}".strip(), fontsize=SMALL)
+
+
+def show_neighbors(
+    axes_row: Any, query: int, tables: tuple, labels: Any, gallery: tuple, class_names: Any, cell: float
+) -> None:
+    """The neighbours of image `query` in a row of axes; tables: (indices, similarities), gallery: (images, labels)."""
+    (indices, similarities), (images, gallery_labels) = tables, gallery
+    for axes, index, similarity in zip(axes_row, indices[query], similarities[query], strict=True):
+        name = class_name(gallery_labels, int(index), class_names)
+        hit = _is_hit(labels, query, gallery_labels, int(index))
+        _show_neighbor(axes, images[int(index)], name, float(similarity), hit, cell)
 
 
 def _show_neighbor(axes: Axes, image: Any, name: str, similarity: float, hit: bool | None, cell: float) -> None:
@@ -193,11 +199,26 @@ def _is_hit(labels: Any, query: int, gallery_labels: Any, index: int) -> bool | 
     return int(labels[query]) == int(gallery_labels[index])
 
 
-def _class_name(labels: Any, index: int, class_names: Sequence[str] | None) -> str:
+def class_name(labels: Any, index: int, class_names: Sequence[str] | None) -> str:
+    """The name of the class of image `index`, empty without labels."""
     if labels is None:
         return ""
     label = int(labels[index])
     return "unlabelled" if label < 0 else class_names[label] if class_names is not None else f"class {label}"
+
+
+def draw_losses(axes: Axes, curves: Mapping[str, Any], batch_size: int) -> list[Line2D]:
+    """What `loss_curve` says, on axes whose x are steps; returns the bold lines, for a legend."""
+    handles = [_draw_run(axes, name, curve, index) for index, (name, curve) in enumerate(curves.items())]
+    chance = math.log(2 * batch_size - 1)
+    axes.axhline(chance, color="black", linestyle=(0, (4, 3)), linewidth=1.2, label="chance")
+    label = f"chance:\nln(2·{batch_size}−1)\n= {chance:.2f}"
+    beside = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points"}
+    axes.annotate(label, (1, chance), (6, 0), va="center", fontsize=9, annotation_clip=False, **beside)
+    axes.set_ylabel("NT-Xent loss")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    axes.set_title("thin: every step; bold: running mean", loc="left", color=GREY, fontsize=9)
+    return handles
 
 
 def _draw_run(axes: Axes, name: str, curve: Any, index: int) -> Line2D:

@@ -31,7 +31,8 @@ def random_tables(count, k, seed=0):
 
 def texts_of(figure):
     """The texts that a reader sees; a tick outside the axes' limits has one that is never drawn."""
-    texts = [*figure.texts, *(text for legend in figure.legends for text in legend.get_texts())]
+    legends = [*figure.legends, *filter(None, (axes.get_legend() for axes in figure.axes))]
+    texts = [*figure.texts, *(text for legend in legends for text in legend.get_texts())]
     for axes in figure.axes:
         texts += [axes.title, axes._left_title, axes.xaxis.label, axes.yaxis.label, *axes.texts]
         for axis in (axes.xaxis, axes.yaxis):
@@ -239,6 +240,32 @@ def test_save_figure_writes_a_png_at_twice_the_size_on_screen(tmp_path):
     assert [width, height] == pytest.approx(list(2 * figure.dpi * figure.get_size_inches()), abs=1)
 
 
+def test_a_drawing_is_also_written_as_svg_with_the_same_bytes_each_time(tmp_path):
+    def write(name):
+        return save_figure(loss_curve({"run": records(50)}, 64, "Title"), tmp_path / name).with_suffix(".svg")
+
+    drawing = write("a.png").read_bytes()
+    assert drawing == write("b.png").read_bytes()
+    assert drawing.lstrip().startswith(b"<?xml")
+    assert b"</svg>" in drawing
+    assert b"<text" not in drawing  # outlines: the reader needs no font
+    assert b"<dc:date>" not in drawing
+
+
+def test_images_and_large_drawings_have_no_svg_and_leave_none_of_an_earlier_figure(tmp_path):
+    many = {f"run {run}": (np.arange(3000), np.random.default_rng(run).normal(size=3000)) for run in range(6)}
+    for figure in (image_grid(random_images(2)), loss_curve(many, 8)):
+        assert save_figure(loss_curve({"run": records(5)}, 8), tmp_path / "one.png").with_suffix(".svg").exists()
+        save_figure(figure, tmp_path / "one.png")
+        assert [path.name for path in tmp_path.iterdir()] == ["one.png"]
+
+
+def test_an_image_in_an_inset_counts_as_one(tmp_path):
+    figure = loss_curve({"run": records(5)}, 8)
+    figure.axes[0].inset_axes([0.5, 0.5, 0.2, 0.2]).imshow(np.ones((2, 2, 3)))
+    assert not save_figure(figure, tmp_path / "one.png").with_suffix(".svg").exists()
+
+
 def test_the_background_is_white_and_opaque_whatever_the_readers_style(tmp_path):
     with style.context("dark_background"):
         figure = loss_curve({"run": records(5)}, 8, "Title")
@@ -272,6 +299,7 @@ def test_a_figure_is_shown_once_by_itself_and_not_by_pyplot():
         (lambda: loss_curve({"run": [{"step": 1}]}, 8), r'run: expected records with "step" and "loss"'),
         (lambda: loss_curve({"run": ([1, 2], [0.5])}, 8), r'run: expected records with "step" and "loss"'),
         (lambda: score_bars({}), r"scores: expected at least one"),
+        (lambda: save_figure(image_grid(random_images(1)), "figure.svg"), r"path: expected a name that ends in .png"),
         (lambda: score_bars({"a": {"x": 61.0}}), r"scores: expected shares in \[0, 1\], got 61.0 for x"),
     ],
 )

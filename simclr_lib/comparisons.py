@@ -1,0 +1,220 @@
+"""Figures that set encoders beside one another: neighbours, precision by class, and a map. `canvas` says how they look.
+
+N images, k neighbours, S their side in pixels. Images are (N, 3, S, S), uint8 or float in [0, 1].
+"""
+
+import math
+import textwrap
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from simclr_lib.canvas import COLORS, GREY, HIT, MISS, SMALL, elided, frame, new_figure, show_image, styled
+from simclr_lib.plots import class_name, count, show_neighbors, show_query
+
+__all__ = ["class_bars", "embedding_map", "neighbor_rows"]
+
+Shares = Mapping[str, float]  # by class
+MARKERS = "osD^vP"  # told apart without colours too
+PALE = "#b3b3b3"
+THUMBNAIL = 0.45  # inches
+MAP = 6.8  # inches, the side of a map
+
+
+@styled
+def neighbor_rows(
+    images: Any,
+    query_ids: Sequence[int],
+    variants: Mapping[str, tuple],
+    labels: Any = None,
+    class_names: Sequence[str] | None = None,
+    title: str | None = None,
+) -> Figure:
+    """The same queries under several embeddings: a block a query, in it a row a variant with its k neighbours.
+
+    variants: name -> (indices, similarities), both (N, k) of the whole set, of which the rows `query_ids` are shown.
+    labels (N,). Hits and misses are marked as in `plots.neighbor_grid`.
+    Raises ValueError where the tables are not of one shape, and where there is no query or no variant.
+    """
+    k = _width(variants, len(images))
+    cell = 1.0 if k <= 6 else 0.9
+    heights = ([1] * len(variants) + [0.15]) * count("query_ids", query_ids)  # a gap after each query
+    tall = cell + (0.36 if labels is not None else 0.22)  # with one line of type below, or two
+    figure = new_figure((k + 1.2) * cell + 1.2, sum(heights) * tall + 0.5, title)
+    grid = figure.add_gridspec(len(heights), k + 2, height_ratios=heights, width_ratios=[1, 0.1] + [1] * k)
+    for top, query in zip(range(0, len(heights), len(variants) + 1), map(int, query_ids), strict=True):
+        show_query(figure.add_subplot(grid[top, 0]), query, images, labels, class_names, cell)
+        for row, (name, tables) in enumerate(variants.items(), start=top):
+            axes_row = [figure.add_subplot(grid[row, column]) for column in range(2, k + 2)]
+            show_neighbors(axes_row, query, tables, labels, (images, labels), class_names, cell)
+            name = textwrap.fill(name, 14, max_lines=4, placeholder="…")
+            axes_row[0].set_ylabel(name, rotation=0, ha="right", va="center", fontsize=9, labelpad=6)
+    for axes, heading in zip(figure.axes, ["query", *range(1, k + 1)], strict=False):
+        axes.set_title(heading, color=GREY, pad=5)
+    if labels is not None:
+        figure.supxlabel(f"{HIT} same class   {MISS} another class", fontsize=SMALL, color=GREY)
+    return figure
+
+
+@styled
+def class_bars(
+    scores: Mapping[str, Shares], chance: Shares | None = None, title: str | None = None, most: int = 30
+) -> Figure:
+    """A row a class, best first: a bar with its value for the first encoder, a marker for each other one.
+
+    scores: encoder -> class -> share in [0, 1], NaN where a class has none; chance: class -> share, a black tick.
+    Of more than `most` classes the best, the middle and the worst are shown, and how many lie between them.
+    Raises ValueError on a share outside [0, 1], where encoders differ in their classes or the first has no score,
+    and on `most` below 3.
+    """
+    ranked = _ranked(scores, chance or {}, most)
+    ranks = _thirds(len(ranked), most)
+    left_out = np.diff([-1, *ranks]) - 1  # before each of them
+    rows = np.arange(len(ranks)) + np.cumsum(left_out > 0)
+    figure = new_figure(7.2, 0.21 * (rows[-1] + 1) + 1.0, title)
+    axes, names = figure.subplots(), [ranked[rank] for rank in ranks]
+    handles = _draw_encoders(axes, rows, names, scores)
+    if chance:
+        x, look = [chance.get(name, math.nan) for name in names], {"marker": "|", "ms": 11, "mew": 2, "color": "black"}
+        handles += axes.plot(x, rows, linestyle="none", clip_on=False, label="chance", **look)
+    for row, gap in zip(rows[left_out > 0], left_out[left_out > 0], strict=True):
+        axes.axhspan(row - 1.4, row - 0.6, color="#ececec")
+        axes.text(0.5, row - 1, f"{gap} more", ha="center", va="center", fontsize=SMALL, color=GREY)
+    unscored = len(next(iter(scores.values()))) - len(ranked)
+    note = f"\n(classes without a score, left out: {unscored})" if unscored else ""
+    axes.set(xlim=(0, 1), ylim=(rows[-1] + 0.6, -0.6), xlabel=f"precision{note}")
+    axes.set_yticks(rows, [elided(name, 2.2) for name in names], fontsize=SMALL)
+    axes.tick_params(axis="y", length=0, pad=8)  # a marker at 0 stays off the names
+    figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False, fontsize=9)
+    return figure
+
+
+@styled
+def embedding_map(
+    positions: Any,
+    images: Any,
+    labels: Any = None,
+    class_names: Sequence[str] | None = None,
+    thumbnails: int = 60,
+    title: str | None = None,
+) -> Figure:
+    """A dot an image at its position (N, 2), and up to `thumbnails` of the images, none of which overlap.
+
+    labels (N,): the six largest classes have a marker and a colour each, which the frames share; all else is grey.
+    Raises ValueError where positions are not finite (N, 2) with N above 0, and on labels that are not (N,).
+    """
+    positions = _checked(positions, count("images", images), labels)
+    middle, half = (positions.max(0) + positions.min(0)) / 2, _half(np.ptp(positions, axis=0))
+    figure = new_figure(MAP, MAP * half[1] / half[0] + 0.5, title)
+    axes = figure.subplots()
+    colors, handles = _draw_dots(axes, positions, labels, class_names)
+    if labels is not None:
+        figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False, fontsize=9, markerscale=1.6)
+    side = 2 * half[0] * THUMBNAIL / MAP
+    for index in _apart(positions, 1.15 * side, thumbnails):
+        inset = axes.inset_axes([*(positions[index] - side / 2), side, side], transform=axes.transData)
+        show_image(inset, images[index])
+        frame(inset, colors[index], 1.8)
+    low, high = middle - half, middle + half
+    axes.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]), aspect="equal", xticks=[], yticks=[])
+    axes.spines[:].set_visible(False)
+    return figure
+
+
+def _width(variants: Mapping[str, tuple], images: int) -> int:
+    """k, the same for all. Raises ValueError where it is not."""
+    count("variants", variants)
+    shapes = [tuple(table.shape) for tables in variants.values() for table in tables]
+    if set(shapes) != {(images, shapes[0][-1])} or 0 in shapes[0]:
+        raise ValueError(
+            f"variants: expected indices and similarities all of one shape (N, k) for {images} images, got {shapes}; "
+            "pass the whole tables, query_ids picks the rows"
+        )
+    return shapes[0][1]
+
+
+def _ranked(scores: Mapping[str, Shares], chance: Shares, most: int) -> list[str]:
+    """The classes that the first encoder has a score of, best first."""
+    count("scores", scores)
+    first = next(iter(scores.values()))
+    for name, shares in [*scores.items(), ("chance", chance)]:
+        wrong = {key: share for key, share in shares.items() if not (math.isnan(share) or 0 <= share <= 1)}
+        odd = set(shares) ^ set(first) if shares is not chance else set()
+        if wrong or odd:
+            raise ValueError(
+                f"scores: expected shares in [0, 1], or NaN, of the same classes for each encoder, got for {name} "
+                f"{wrong or f'others than for the first: {sorted(odd)[:3]}'}; divide percentages by 100"
+            )
+    if most < 3:
+        raise ValueError(f"most: expected at least 3, of the best, the middle and the worst, got {most}; show more")
+    ranked = sorted((name for name, share in first.items() if not math.isnan(share)), key=lambda name: -first[name])
+    count("scores of the first encoder", ranked)
+    return ranked
+
+
+def _thirds(total: int, most: int) -> list[int]:
+    """The ranks to show, of `total`: all, or the best, the middle and the worst third of `most`."""
+    end = most // 3
+    start = (total - most) // 2 + end  # of the middle
+    shown = [*range(end), *range(start, start + most - 2 * end), *range(total - end, total)]
+    return shown if total > most else list(range(total))
+
+
+def _draw_encoders(axes: Axes, rows: np.ndarray, names: list[str], scores: Mapping[str, Shares]) -> list:
+    handles = []
+    for index, (encoder, shares) in enumerate(scores.items()):
+        x, color, label = [shares[name] for name in names], COLORS[index % 6], elided(encoder, 1.8)
+        if index == 0:
+            handles.append(axes.barh(rows, x, height=0.72, color=color, label=label))
+            for y, share in zip(rows, x, strict=True):
+                axes.text(1.02, y, f"{share:.2f}", va="center", fontsize=SMALL)
+        else:
+            look = {"marker": MARKERS[index % 6], "ms": 6.5, "mec": "white", "mew": 0.7}
+            handles += axes.plot(x, rows, linestyle="none", clip_on=False, color=color, label=label, **look)
+    return handles
+
+
+def _checked(positions: Any, images: int, labels: Any) -> np.ndarray:
+    positions, shape = np.asarray(positions, dtype=float), np.shape(labels if labels is not None else range(images))
+    if positions.shape != (images, 2) or not np.isfinite(positions).all() or shape != (images,):
+        raise ValueError(
+            f"positions, labels: expected (N, 2), all finite, and (N,) for {images} images, got {positions.shape} and "
+            f"{shape}; reduce the embeddings of these images to two dimensions"
+        )
+    return positions
+
+
+def _half(spans: np.ndarray) -> np.ndarray:
+    """Half the width and height of a map, with room for thumbnails at its edge and a shape that fits a page."""
+    width, height = spans / 2 + 0.05 * spans.max() if spans.any() else np.ones(2)
+    width = max(width, height / 1.2)
+    return np.array([width, max(height, 0.45 * width)])
+
+
+def _draw_dots(axes: Axes, positions: np.ndarray, labels: Any, class_names: Any) -> tuple[list[str], list]:
+    """Draws a dot an image; returns the colour of each, and the handles of a legend, the largest class first."""
+    labels = np.full(len(positions), -1) if labels is None else np.asarray(labels)
+    classes, sizes = np.unique(labels[labels >= 0], return_counts=True)
+    largest = classes[np.argsort(-sizes, kind="stable")[: len(COLORS)]]
+    dots = {"linestyle": "none", "ms": 5 if len(labels) <= 2000 else 3, "mew": 0}
+    colors, rest = np.full(len(labels), PALE, dtype=object), ~np.isin(labels, largest)
+    others = axes.plot(*positions[rest].T, marker=".", color=PALE, label="others", **dots) if rest.any() else []
+    handles = []
+    for label, color, marker in zip(largest, COLORS, MARKERS, strict=False):
+        colors[labels == label] = color
+        name = elided(class_name([label], 0, class_names), 1.6)
+        handles += axes.plot(*positions[labels == label].T, marker=marker, color=color, label=name, **dots)
+    return list(colors), handles + others
+
+
+def _apart(positions: np.ndarray, side: float, most: int) -> list[int]:
+    """At most `most` positions, no two within `side` in both directions, picked in an order that no class leads."""
+    chosen = []
+    for index in np.random.default_rng(0).permutation(len(positions)):
+        distances = np.abs(positions[chosen] - positions[index]).max(axis=1)
+        if len(chosen) < most and (distances >= side).all():
+            chosen.append(index)
+    return chosen

@@ -1,0 +1,355 @@
+"""What the figures that compare encoders show, and that a reader can read them."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+from matplotlib import colors
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.container import BarContainer
+from test_plots import CLASS_NAMES, assert_legible, frames_of, labels_below, random_images, random_tables, texts_of
+
+from simclr_lib import plots
+from simclr_lib.comparisons import class_bars, embedding_map, neighbor_rows
+from simclr_lib.plots import neighbor_grid, save_figure
+
+ENCODERS = ["before training", "10 epochs", "h", "z", "run A", "without colour augmentation, 100 epochs, batch 512"]
+CALTECH = ["BACKGROUND_Google", "Faces", "Faces_easy", "Leopards", "gerenuk", "inline_skate", "windsor_chair"]
+
+
+def variants(count, k, images=12):
+    return {name: random_tables(images, k, seed) for seed, name in enumerate(ENCODERS[:count])}
+
+
+def pictures_of(figure):
+    return [axes.images[0].get_array() for axes in figure.axes if axes.images]
+
+
+@pytest.mark.parametrize(
+    ("k", "count", "queries", "side"), [(1, 1, 1, 32), (5, 3, 2, 96), (10, 6, 1, 224), (2, 2, 6, 32), (10, 1, 2, 32)]
+)
+def test_neighbor_rows_are_legible(k, count, queries, side):
+    labels = torch.arange(12) % 4
+    figure = neighbor_rows(
+        random_images(12, side), list(range(queries)), variants(count, k), labels, CLASS_NAMES, "Under each embedding"
+    )
+    assert_legible(figure)
+    assert min(text.get_fontsize() for text in texts_of(figure)) >= 8.5
+    sides = [axes.get_window_extent().width / figure.dpi for axes in figure.axes]
+    assert min(sides) > 0.65  # inches
+    assert len(figure.axes) == queries * (1 + count * k)
+
+
+def test_each_block_is_a_query_and_a_row_a_variant():
+    images, labels, tables = random_images(12, 8), torch.arange(12) % 4, variants(3, 2)
+    figure = neighbor_rows(images, [7, 2], tables, labels, ["a", "b", "c", "d"])
+    shown, drawn = iter(labels_below(figure)), iter(pictures_of(figure))
+    for query in (7, 2):
+        assert next(shown) == f"{'abcd'[query % 4]}\nid {query}"
+        np.testing.assert_allclose(next(drawn), images[query].permute(1, 2, 0), atol=1e-6)
+        for indices, similarities in tables.values():
+            for index, similarity in zip(indices[query].tolist(), similarities[query], strict=True):
+                mark = "✓" if index % 4 == query % 4 else "✗"
+                assert next(shown) == f"{mark} {'abcd'[index % 4]}\n{similarity:.3f}"
+                np.testing.assert_allclose(next(drawn), images[index].permute(1, 2, 0), atol=1e-6)
+    named = [axes.get_ylabel() for axes in figure.axes if axes.get_ylabel()]
+    assert named == [name.replace(" training", "\ntraining") for name in tables] * 2
+    assert [axes.get_title() for axes in figure.axes[:4]] == ["query", "1", "2", ""]
+
+
+def test_rows_stand_beside_their_query_and_under_one_another():
+    figure = neighbor_rows(random_images(12), [3, 4], variants(2, 2), torch.arange(12) % 4)
+    FigureCanvasAgg(figure).draw()
+    places = [axes.get_window_extent() for axes in figure.axes]
+    query, first, second, third = (places[index] for index in (0, 1, 2, 3))
+    assert query.x1 < first.x0 < first.x1 < second.x0
+    assert query.y0 == pytest.approx(first.y0, abs=1)
+    assert third.y1 < first.y0
+    assert third.x0 == pytest.approx(first.x0, abs=1)
+    gaps = [places[row].y0 - places[row + 2].y1 for row in (1, 3)]  # rows start at 1, 3; the next block at 5, 6
+    block = places[3].y0 - places[5].y1
+    assert block > gaps[0] + 5
+
+
+def test_unlabelled_neighbor_rows_mark_nothing():
+    figure = neighbor_rows(random_images(12), [1], variants(2, 3))
+    assert not any(mark in text.get_text() for text in texts_of(figure) for mark in "✓✗")
+    assert labels_below(figure)[0] == "id 1"
+    assert_legible(figure)
+
+
+def test_a_query_without_a_class_may_have_neighbors_with_one():
+    query, gallery = random_images(1), random_images(12, seed=1)
+    indices, similarities = random_tables(12, 5)
+    figure = neighbor_grid(
+        query, [0], indices[:1], similarities[:1], None, CLASS_NAMES, gallery, torch.arange(12) % 4, "A file"
+    )
+    shown = labels_below(figure)
+    assert shown[0] == "id 0"
+    assert shown[1:] == [
+        f"{plots.elided(CLASS_NAMES[index % 4], 1.12)}\n{similarity:.3f}"
+        for index, similarity in zip(indices[0].tolist(), similarities[0], strict=True)
+    ]
+    assert not any(mark in text.get_text() for text in texts_of(figure) for mark in "✓✗")
+    assert all(not frames_of(axes) for axes in figure.axes[2:])
+    assert_legible(figure)
+
+
+def scores_of(classes, encoders=2, seed=0):
+    rng = np.random.default_rng(seed)
+    names = (CALTECH + [f"class of things number {index}" for index in range(classes)])[:classes]
+    return {encoder: dict(zip(names, rng.uniform(0, 1, classes), strict=True)) for encoder in ENCODERS[:encoders]}
+
+
+def rows_of(figure):
+    """Name of the class -> its row, as a reader finds it."""
+    (axes,) = figure.axes
+    return {label.get_text(): y for label, y in zip(axes.get_yticklabels(), axes.get_yticks(), strict=True)}
+
+
+def test_classes_stand_best_first_with_the_value_of_the_first_encoder_and_dots_of_the_others():
+    scores = {
+        "trained": {"ant": 0.25, "bass": 1.0, "crab": 0.0, "lotus": 0.5},
+        "untrained": {"ant": 0.5, "bass": 0.125, "crab": 1.0, "lotus": 0.0},
+        "raw pixels": {"ant": 0.3, "bass": 0.2, "crab": math.nan, "lotus": 0.1},
+    }
+    chance = {"ant": 0.05, "bass": 0.0, "lotus": 0.75}
+    figure = class_bars(scores, chance, "Precision")
+    (axes,) = figure.axes
+    order = ["bass", "lotus", "ant", "crab"]
+    assert rows_of(figure) == {name: row for row, name in enumerate(order)}
+    assert axes.yaxis_inverted()
+    (bars,) = (part for part in axes.containers if isinstance(part, BarContainer))
+    assert [(bar.get_y() + bar.get_height() / 2, bar.get_width()) for bar in bars] == [
+        (pytest.approx(row), scores["trained"][name]) for row, name in enumerate(order)
+    ]
+    drawn = {line.get_label(): line for line in axes.lines}
+    for label, shares in (*list(scores.items())[1:], ("chance", chance)):
+        expected = [(shares.get(name, math.nan), row) for row, name in enumerate(order)]
+        np.testing.assert_allclose(drawn[label].get_xydata(), expected)
+    assert drawn["chance"].get_color() == "black"
+    assert [(text.get_text(), text.get_position()[1]) for text in axes.texts] == [
+        ("1.00", 0), ("0.50", 1), ("0.25", 2), ("0.00", 3)
+    ]  # fmt: skip
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == [
+        "trained",
+        "untrained",
+        "raw pixels",
+        "chance",
+    ]
+    assert axes.get_xlim() == (0, 1)
+    assert_legible(figure)
+
+
+def test_of_many_classes_the_best_the_middle_and_the_worst_are_shown():
+    scores = scores_of(101)
+    figure = class_bars(scores)
+    first = scores[ENCODERS[0]]
+    ranked = sorted(first, key=first.get, reverse=True)
+    expected = [*ranked[:10], *ranked[45:55], *ranked[91:]]
+    rows = rows_of(figure)
+    assert list(rows) == expected
+    assert list(rows.values()) == [*range(10), *range(11, 21), *range(22, 32)]
+    left_out = {text.get_position()[1]: text.get_text() for text in figure.axes[0].texts if "more" in text.get_text()}
+    assert left_out == {10: "35 more", 21: "36 more"}
+    assert_legible(figure)
+
+
+@pytest.mark.parametrize("total", [1, 2, 29, 30, 31, 32, 33, 60, 101])
+@pytest.mark.parametrize("most", [3, 4, 5, 30])
+def test_no_class_is_lost_between_the_rows(total, most):
+    figure = class_bars(scores_of(total, 1), most=most)
+    first = scores_of(total, 1)[ENCODERS[0]]
+    ranked, rows = sorted(first, key=first.get, reverse=True), rows_of(figure)
+    assert len(rows) == min(total, most)
+    gaps = {text.get_position()[1]: text.get_text() for text in figure.axes[0].texts if "more" in text.get_text()}
+    rank = 0
+    for row in range(len(rows) + len(gaps)):
+        if row in gaps:
+            rank += int(gaps[row].split()[0])
+        else:
+            assert rows[ranked[rank]] == row
+            rank += 1
+    assert rank == total
+    assert {ranked[0], ranked[-1]} <= set(rows)
+
+
+def test_classes_without_a_score_are_left_out_and_counted():
+    scores = {"trained": {"ant": math.nan, "bass": 0.5, "crab": math.nan}}
+    figure = class_bars(scores)
+    assert list(rows_of(figure)) == ["bass"]
+    assert figure.axes[0].get_xlabel() == "precision\n(classes without a score, left out: 2)"
+    assert_legible(figure)
+    assert class_bars({"trained": {"bass": 0.5}}).axes[0].get_xlabel() == "precision"
+
+
+def test_a_marker_at_zero_stays_off_the_names():
+    figure = class_bars({"trained": {"ant": 0.5}, "untrained": {"ant": 0.0}, "raw pixels": {"ant": 0.0}})
+    FigureCanvasAgg(figure).draw()
+    (axes,), dots = figure.axes, figure.axes[0].lines[1]
+    (name,) = axes.get_yticklabels()
+    assert dots.get_marker() == "D"  # the widest, on its corner
+    half = dots.get_markersize() / math.sqrt(2) * figure.dpi / 72
+    assert name.get_window_extent().x1 < axes.transData.transform((0, 0))[0] - half
+
+
+@pytest.mark.parametrize(("classes", "encoders", "most"), [(1, 1, 30), (7, 6, 30), (101, 3, 30), (50, 2, 101)])
+def test_class_bars_are_legible(classes, encoders, most):
+    scores = scores_of(classes, encoders)
+    for shares in scores.values():
+        shares["BACKGROUND_Google_with_a_name_that_no_margin_holds"] = 1.0
+    figure = class_bars(scores, scores[ENCODERS[0]], "Precision at 10", most)
+    assert_legible(figure)
+    assert min(text.get_fontsize() for text in texts_of(figure)) >= 8.5
+    markers = [line.get_marker() for line in figure.axes[0].lines]
+    assert len(set(markers)) == len(markers) == encoders
+
+
+def spread_out(count, width=40.0, height=30.0, seed=0):
+    return np.random.default_rng(seed).uniform((0, 0), (width, height), (count, 2))
+
+
+def thumbnails_of(figure):
+    FigureCanvasAgg(figure).draw()
+    return [axes for axes in figure.axes[0].child_axes if axes.images]
+
+
+def drawn_dots(figure):
+    return {line.get_label(): line for line in figure.axes[0].lines}
+
+
+LABELS = np.repeat([4, 0, 6, 1, 2, 5, 3, -1], [40, 30, 25, 20, 15, 10, 9, 11])  # class 3 is the seventh in size
+
+
+def test_the_six_largest_classes_have_colours_and_markers_and_all_else_is_grey():
+    positions, names = spread_out(len(LABELS)), [f"name {label}" for label in range(7)]
+    figure = embedding_map(positions, random_images(len(LABELS), 8), LABELS, names, title="A map")
+    dots = drawn_dots(figure)
+    for label in (4, 0, 6, 1, 2, 5):
+        np.testing.assert_allclose(dots[f"name {label}"].get_xydata(), positions[label == LABELS])
+    np.testing.assert_allclose(dots["others"].get_xydata(), positions[np.isin(LABELS, [3, -1])])
+    assert len(dots) == 7
+    assert len({line.get_color() for line in dots.values()}) == len({line.get_marker() for line in dots.values()}) == 7
+    assert len(set(colors.to_rgb(dots["others"].get_color()))) == 1
+    legend = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert legend == [*(f"name {label}" for label in (4, 0, 6, 1, 2, 5)), "others"]
+    assert_legible(figure)
+
+
+def test_without_labels_all_is_grey_and_there_is_no_legend():
+    positions = spread_out(50)
+    figure = embedding_map(positions, random_images(50, 8), title="A map")
+    assert list(drawn_dots(figure)) == ["others"]
+    np.testing.assert_allclose(drawn_dots(figure)["others"].get_xydata(), positions)
+    assert not figure.legends
+    assert_legible(figure)
+
+
+def test_thumbnails_are_the_images_at_their_positions_framed_in_their_class():
+    positions = spread_out(len(LABELS))
+    levels = np.linspace(0, 1, len(LABELS))
+    images = np.ones((len(LABELS), 3, 8, 8)) * levels[:, None, None, None]
+    figure = embedding_map(positions, images, LABELS, thumbnails=25)
+    dots, thumbnails = drawn_dots(figure), thumbnails_of(figure)
+    to_data = figure.axes[0].transData.inverted()  # where drawing has put the axes
+    assert len(thumbnails) == 25
+    for axes in thumbnails:
+        index = np.abs(levels - axes.images[0].get_array().mean()).argmin()
+        box = axes.get_window_extent()
+        middle = to_data.transform([(box.x0 + box.x1) / 2, (box.y0 + box.y1) / 2])
+        np.testing.assert_allclose(middle, positions[index], atol=0.1)
+        (edge,) = frames_of(axes)
+        drawn = dots.get(f"class {LABELS[index]}", dots["others"])
+        assert colors.same_color(edge.get_edgecolor(), drawn.get_color())
+
+
+@pytest.mark.parametrize("shape", [(40, 30), (100, 1), (1, 100), (1e-3, 1e-3)])
+def test_thumbnails_have_their_size_and_neither_overlap_nor_leave_the_map(shape):
+    positions = spread_out(300, *shape)
+    figure = embedding_map(positions, random_images(300, 8), np.arange(300) % 8)
+    thumbnails = thumbnails_of(figure)
+    assert len(thumbnails) >= 8
+    boxes = [axes.get_tightbbox() for axes in thumbnails]
+    for one, other in itertools.combinations(boxes, 2):
+        assert not one.overlaps(other)
+    page = figure.bbox
+    for axes, box in zip(thumbnails, boxes, strict=True):
+        assert axes.get_window_extent().width / figure.dpi == pytest.approx(0.45, abs=0.06)
+        assert axes.get_window_extent().height == pytest.approx(axes.get_window_extent().width, rel=0.01)
+        assert page.x0 <= box.x0 < box.x1 <= page.x1
+        assert figure.legends[0].get_window_extent().y1 <= box.y0 < box.y1 <= page.y1
+
+
+def test_thumbnails_are_as_many_as_fit_and_at_most_as_many_as_asked():
+    positions, images = spread_out(400), random_images(400, 8)
+    for count in (0, 1, 7):
+        assert len(thumbnails_of(embedding_map(positions, images, thumbnails=count))) == count
+    figure = embedding_map(positions, images, thumbnails=10**6)
+    boxes = [axes.get_window_extent() for axes in thumbnails_of(figure)]
+    centres, side = np.array([box.get_points().mean(axis=0) for box in boxes]), boxes[0].width
+    dots = figure.axes[0].transData.transform(positions)
+    nearest = np.abs(dots[:, None] - centres).max(axis=2).min(axis=1)
+    assert nearest.max() < 1.2 * side  # no image was left out for which there was room
+
+
+def test_a_map_has_no_ticks_and_one_scale():
+    for positions in (spread_out(30, 100, 5), np.ones((3, 2)), np.zeros((1, 2))):
+        figure = embedding_map(positions, random_images(len(positions), 8), title="A map")
+        (axes,) = figure.axes
+        assert_legible(figure)
+        assert not axes.get_xticks().size
+        assert not axes.get_yticks().size
+        scale = np.diff(axes.transData.transform([[0, 0], [1, 1]]), axis=0)[0]
+        assert scale[0] == pytest.approx(scale[1])
+
+
+def test_a_map_with_the_names_of_caltech_is_legible():
+    names = [*CALTECH, *(f"BACKGROUND_Google_with_a_name_that_no_legend_holds_{index}" for index in range(7))]
+    for labels in (np.arange(200) % 14, np.arange(200) % 7 + 7):
+        assert_legible(embedding_map(spread_out(200), random_images(200, 96), labels, names, title="A map of h"))
+
+
+def test_a_map_is_the_same_each_time_and_a_picture(tmp_path):
+    paths = [
+        save_figure(embedding_map(spread_out(60), random_images(60, 8), np.arange(60) % 3), tmp_path / name)
+        for name in ("a.png", "b.png")
+    ]
+    assert paths[0].read_bytes() == paths[1].read_bytes()
+    assert not list(tmp_path.glob("*.svg"))
+
+
+def rows(**tables):
+    return neighbor_rows(random_images(4), [0], tables)
+
+
+@pytest.mark.parametrize(
+    ("draw", "message"),
+    [
+        (lambda: rows(), r"variants: expected at least one"),
+        (lambda: neighbor_rows(random_images(4), [], {"h": random_tables(4, 2)}), r"query_ids: expected at least one"),
+        (lambda: rows(h=random_tables(5, 2)), r"all of one shape \(N, k\) for 4 images, got \[\(5, 2\), \(5, 2\)\]"),
+        (
+            lambda: rows(h=random_tables(4, 2), z=random_tables(4, 3)),
+            r"pass the whole tables, query_ids picks the rows",
+        ),
+        (lambda: rows(h=(torch.ones(4, 2, dtype=int), torch.ones(4, 1))), r"all of one shape"),
+        (lambda: rows(h=(torch.ones(4, 0), torch.ones(4, 0))), r"all of one shape"),
+        (lambda: class_bars({}), r"scores: expected at least one"),
+        (lambda: class_bars({"h": {}}), r"scores of the first encoder: expected at least one"),
+        (lambda: class_bars({"h": {"ant": math.nan}}), r"scores of the first encoder: expected at least one"),
+        (lambda: class_bars({"h": {"ant": 61.0}}), r"got for h {'ant': 61.0}; divide percentages by 100"),
+        (lambda: class_bars({"h": {"ant": 0.5}}, {"ant": -1}), r"got for chance {'ant': -1}"),
+        (lambda: class_bars({"h": {"ant": 1}, "z": {"bee": 1}}), r"z others than for the first: \['ant', 'bee'\]"),
+        (lambda: class_bars({"h": {"ant": 1}}, most=2), r"most: expected at least 3"),
+        (lambda: embedding_map(np.zeros((0, 2)), random_images(0)), r"images: expected at least one"),
+        (lambda: embedding_map(np.zeros((3, 2)), random_images(4)), r"for 4 images, got \(3, 2\)"),
+        (lambda: embedding_map(np.zeros((4, 3)), random_images(4)), r"expected \(N, 2\), all finite"),
+        (lambda: embedding_map(np.full((4, 2), np.nan), random_images(4)), r"reduce the embeddings of these images"),
+        (lambda: embedding_map(np.zeros((4, 2)), random_images(4), np.zeros(3)), r"got \(4, 2\) and \(3,\)"),
+    ],
+)
+def test_figures_say_what_they_expect(draw, message):
+    with pytest.raises(ValueError, match=message):
+        draw()
