@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from simclr_lib.image_store import Store, cache_stems, fingerprint, open_store
+from simclr_lib.image_store import Store, cache_stems, decode_or_reason, fingerprint, open_store
 from simclr_lib.listing import Listing, list_images
 from simclr_lib.paths import data_root
 
@@ -94,6 +94,23 @@ def load_images(
     paths = None if listing.paths is None else [listing.paths[row] for row in rows.tolist()]
     labels = torch.from_numpy(listing.labels)[rows]
     return ImageSet(torch.from_numpy(store.images), labels, listing.class_names, ids[rows], paths)
+
+
+def load_image(path: str | os.PathLike, image_size: int, resize: str = "squash") -> Tensor:
+    """One image file, (1, 3, S, S) uint8, as `load_images` makes those of a set; image_size: S in pixels.
+
+    Raises:
+        FileNotFoundError: where there is no such file.
+        ValueError: where it is no image that can be read.
+    """
+    path = Path(path).expanduser()
+    if not path.is_file():
+        raise FileNotFoundError(f"image: expected a file, got {path}, which is none; give the path of an image")
+    image = decode_or_reason(str(path), image_size, resize)
+    _require(
+        not isinstance(image, str), "image", "a file that Pillow can read, such as .jpg or .png", f"{path}: {image}"
+    )
+    return torch.from_numpy(image)[None]
 
 
 def _open(listing: Listing, size: int, resize: str, root: str, stem: str, workers: int | None) -> Store:

@@ -1,25 +1,34 @@
 """What an encoder has learned: embed a set, find neighbours, probe; beside the untrained encoder and raw pixels.
 
-Evaluation sees images as they are, never an augmented view, and uses h, never z.
-N images, D embedding dimensions.
+Evaluation sees images as they are, never an augmented view, and uses h, unless z is asked for.
+N images, D embedding dimensions, Q queries, k neighbours.
 """
 
+import math
+import os
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
+from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import balanced_accuracy_score
+from sklearn.manifold import TSNE
 from sklearn.model_selection import train_test_split
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 
-from simclr_lib.datasets import ImageSet
+from simclr_lib.datasets import ImageSet, load_image
 from simclr_lib.device import choose_device
 from simclr_lib.embedding import embed
-from simclr_lib.model import build_encoder
+from simclr_lib.model import SimCLR, build_encoder
 from simclr_lib.record import Run
-from simclr_lib.retrieval import top_k_neighbors
+from simclr_lib.retrieval import neighbor_hits, top_k_neighbors
+from simclr_lib.scores import per_class
+
+Embeddings = Mapping[str, Tensor]  # by name, (N, D) of the images at hand
+PIXELS = 32  # the side at which raw pixels are compared: larger ones say no more about an image as a whole
 
 
 def load_encoder(run: Run, trained: bool = True) -> nn.Module:
@@ -27,12 +36,24 @@ def load_encoder(run: Run, trained: bool = True) -> nn.Module:
 
     It is on the run's device, or, where this machine has no such device, on the best that it has.
     """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(run.config.seed)  # as training builds it: the encoder first
-        encoder = build_encoder(**run.config.encoder_options)
+    encoder = _untrained(run).encoder
     if trained:
         encoder.load_state_dict(run.load_encoder_weights())
     return encoder.eval().to(_device(run))
+
+
+def load_model(run: Run, epochs: int) -> SimCLR:
+    """Encoder and projection head after so many epochs, in eval mode: 0, or one of `run.snapshots`."""
+    model = _untrained(run)
+    if epochs > 0:
+        model.load_state_dict(run.load_snapshot(epochs))
+    return model.eval().to(_device(run))
+
+
+def _untrained(run: Run) -> SimCLR:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(run.config.seed)  # as training builds it
+        return SimCLR(build_encoder(**run.config.encoder_options), run.config.projection_dim)
 
 
 def _device(run: Run) -> torch.device:
@@ -43,13 +64,63 @@ def _device(run: Run) -> torch.device:
 
 
 def embed_beside_baselines(run: Run, images: Tensor) -> dict[str, Tensor]:
-    """The trained encoder's h of `images` (N, 3, S, S) beside what it must beat: name -> (N, D)."""
+    """The trained encoder's h of `images` (N, 3, S, S) beside what it must beat: name -> (N, D).
+
+    Raw pixels are those of the image at a side of 32, where it is larger.
+    """
     size = run.config.image_size
     return {
-        "raw pixels": images.flatten(1).float() / 255,
+        "raw pixels": raw_pixels(images),
         "untrained encoder": embed(load_encoder(run, trained=False), images, image_size=size),
         "trained encoder": embed(load_encoder(run), images, image_size=size),
     }
+
+
+def raw_pixels(images: Tensor) -> Tensor:
+    """(N, 3, S, S) uint8 -> (N, 3 P P) in [0, 1], P the side S, or 32 where that is less."""
+    if images.shape[-1] <= PIXELS:
+        return images.flatten(1).float() / 255
+    small = [F.interpolate(part.float(), (PIXELS, PIXELS), mode="area").flatten(1) for part in images.split(256)]
+    return torch.cat(small) / 255
+
+
+def embed_over_training(run: Run, images: Tensor) -> dict[str, Tensor]:
+    """h of `images` (N, 3, S, S) before training and at each snapshot: "before training", "after 5 epochs", ..."""
+    size = run.config.image_size
+    names = {0: "before training"} | {n: f"after {n} epoch{'s' if n > 1 else ''}" for n in run.snapshots}
+    return {name: embed(load_model(run, n).encoder, images, image_size=size) for n, name in names.items()}
+
+
+def embed_layers(run: Run, images: Tensor) -> dict[str, Tensor]:
+    """h, which evaluation uses, and z, which the loss sees, at the last snapshot: "h" (N, D) and "z" (N, P)."""
+    model, size = load_model(run, max(run.snapshots, default=0)), run.config.image_size
+    h = embed(model.encoder, images, image_size=size)
+    device = next(model.parameters()).device
+    with torch.no_grad():
+        return {"h": h, "z": torch.cat([model.projection_head(rows.to(device)).cpu() for rows in h.split(4096)])}
+
+
+def choose_queries(rows: Tensor, labels: Tensor, count: int = 6, k: int = 10, seed: int = 0) -> list[int]:
+    """Positions of `count` images of different classes to show the neighbours of: a third those with the best
+    precision@k by `rows` (N, D), a third median ones, a third the worst; which of equals is chosen by the seed.
+
+    By raw pixels they are the same for every run on a data set. Without labels (-1) they are random ones.
+    """
+    order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))
+    known = order[labels[order] >= 0]
+    if len(known) <= k:
+        return order[:count].tolist()
+    indices, _ = top_k_neighbors(rows[known], k=k)
+    precision = neighbor_hits(indices, labels[known], labels[known]).double().mean(1)
+    ranked = known[precision.sort(descending=True, stable=True).indices]
+    from_the_middle = (torch.arange(len(ranked)) - len(ranked) // 2).abs().argsort(stable=True)
+    of_different_classes = len(labels[known].unique()) >= count
+    chosen = {}
+    for third, candidates in enumerate([ranked, ranked[from_the_middle], ranked.flip(0)], start=1):
+        for row in candidates.tolist():
+            if len(chosen) < math.ceil(count * third / 3):
+                chosen.setdefault(int(labels[row]) if of_different_classes else row, row)
+    return list(chosen.values())
 
 
 def record_neighbors(run: Run, images: ImageSet, h: Tensor, k: int = 10) -> tuple[Tensor, Tensor]:
@@ -69,6 +140,22 @@ def record_neighbors(run: Run, images: ImageSet, h: Tensor, k: int = 10) -> tupl
         similarities=similarities.numpy(),
     )
     return indices, similarities
+
+
+def neighbors_of_file(run: Run, path: str | os.PathLike, h: Tensor, k: int = 5) -> tuple[Tensor, Tensor, Tensor]:
+    """The k nearest of the embeddings `h` (N, D) to an image file: the image (1, 3, S, S), indices and similarities
+    (1, k). Where the file is in the set too, it is its own nearest. Raises what `load_image` does."""
+    image = load_image(path, run.config.actual_store_size, run.config.resize)
+    query = embed(load_encoder(run), image, image_size=run.config.image_size, progress=False)
+    return image, *top_k_neighbors(query, h, k=k)
+
+
+def map_2d(rows: Tensor, seed: int = 0) -> Tensor:
+    """Places (N, 2) at which rows (N, D) that are alike by cosine lie close: t-SNE of their 50 principal components."""
+    unit = F.normalize(rows.double(), dim=1).numpy()
+    components = PCA(min(50, *unit.shape), random_state=seed).fit_transform(unit)
+    perplexity = min(30, (len(unit) - 1) / 3)
+    return torch.from_numpy(TSNE(perplexity=perplexity, init="pca", random_state=seed).fit_transform(components))
 
 
 class ProbeResult(NamedTuple):
@@ -96,7 +183,7 @@ def linear_probe(
         train_h, test_h: (N, D) and (M, D). train_y, test_y: (N,) and (M,), labels of at least 0.
 
     Raises:
-        ValueError: if lengths differ, a label is missing (-1), or there are fewer than two classes.
+        ValueError: if lengths differ, a label is missing (-1), or too few images or classes are there to fit.
     """
     for name, h, y in (("train", train_h, train_y), ("test", test_h, test_y)):
         if len(h) != len(y) or len(y) == 0 or y.min() < 0:
@@ -105,14 +192,18 @@ def linear_probe(
         raise ValueError(f"expected at least two classes to tell apart, got {len(train_y.unique())}")
     x, y = train_h.numpy(), train_y.numpy()
     fit_x, held_x, fit_y, held_y = train_test_split(x, y, test_size=0.1, random_state=seed)
+    if len(set(fit_y.tolist())) < 2:
+        raise ValueError(f"expected two classes in nine tenths of the {len(y)} training images, got one; add images")
     held_out = {c: _classifier(c).fit(fit_x, fit_y).score(held_x, held_y) for c in inverse_regularizations}
     best = max(held_out, key=held_out.get)
-    predicted = _classifier(best).fit(x, y).predict(test_h.numpy())
-    return ProbeResult(
-        float((predicted == test_y.numpy()).mean()),
-        float(balanced_accuracy_score(test_y.numpy(), predicted)),
-        best,
-    )
+    predicted = torch.from_numpy(_classifier(best).fit(x, y).predict(test_h.numpy()))
+    return ProbeResult(*accuracy(predicted, test_y), best)
+
+
+def accuracy(predicted: Tensor, labels: Tensor) -> tuple[float, float]:
+    """Share of right predictions, and its mean over the classes that occur in `labels`; both (N,)."""
+    right = (predicted == labels).double()
+    return right.mean().item(), per_class(right, labels.long(), int(labels.max()) + 1).nanmean().item()
 
 
 def _classifier(inverse_regularization: float) -> Pipeline:

@@ -198,10 +198,11 @@ def _in_order(pool: ThreadPoolExecutor, function: partial, runs: Iterable, ahead
 
 
 def _decode_run(run: Iterable[Item], size: int, resize: str) -> list[np.ndarray | str]:
-    return [_decode_or_reason(item, size, resize) for item in run]
+    return [decode_or_reason(item, size, resize) for item in run]
 
 
-def _decode_or_reason(item: Item, size: int, resize: str) -> np.ndarray | str:
+def decode_or_reason(item: Item, size: int, resize: str) -> np.ndarray | str:
+    """What `decode` gives, or why it gives nothing."""
     try:
         return decode(item, size, resize)
     except MemoryError:

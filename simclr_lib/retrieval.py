@@ -40,26 +40,50 @@ def top_k_neighbors(
     return indices, similarities * query_scale * gallery_scale
 
 
+@torch.no_grad()
+def rank_among_themselves(rows: Tensor, k: int, similarity: str = "cosine") -> Tensor:
+    """The indices (N, k) of `top_k_neighbors(rows, k=k)`, some thirty times as fast where k is in the hundreds.
+
+    The same rules: no row is its own neighbour, equal rows tie, to the lowest index. But similarities are those of one
+    float64 matrix product, so that different rows whose similarities differ by less than its rounding, some 1e-13,
+    may come in either order. Memory: a float64 copy of the rows, the indices, and tables of 64 MB.
+    """
+    _check_table("rows", rows)
+    check_k(k, len(rows) - 1)
+    rows, _ = _scaled("rows", rows, similarity)
+    distinct, group = rows.unique(dim=0, return_inverse=True)  # a product may round equal rows differently
+    indices = []
+    for own in torch.arange(len(rows), device=rows.device).split(max(1, TILE_BYTES // (8 * len(rows)))):
+        scores = (rows[own] @ distinct.T)[:, group].scatter(1, own[:, None], -torch.inf)
+        indices.append(scores.sort(dim=1, descending=True, stable=True).indices[:, :k])
+    return torch.cat(indices)
+
+
 def knn_accuracy(
     train_h: Tensor, train_y: Tensor, test_h: Tensor, test_y: Tensor, k: int = 20, temperature: float = 0.07
 ) -> float:
-    """Share of the test rows, in [0, 1], whose class wins the vote of their k most cosine-similar training rows.
+    """Share of the test rows, in [0, 1], that `knn_predict` gives their class test_y (Q,), integers from 0."""
+    _check_labels("test_y", test_y, len(test_h))
+    return (knn_predict(train_h, train_y, test_h, k, temperature) == test_y.cpu()).double().mean().item()
 
-    train_h (N, D), test_h (Q, D) floating; train_y (N,), test_y (Q,) integers from 0.
+
+def knn_predict(train_h: Tensor, train_y: Tensor, test_h: Tensor, k: int = 20, temperature: float = 0.07) -> Tensor:
+    """The class that wins the vote of each test row's k most cosine-similar training rows: (Q,) int64 on the CPU.
+
+    train_h (N, D), test_h (Q, D) floating; train_y (N,) integers from 0.
     A neighbour's vote weighs exp(similarity / temperature); a tied vote goes to the lowest class.
     Raises ValueError on a label of -1 (unlabelled), on a temperature not above 0, and where top_k_neighbors does.
     Source: Wu et al. 2018, "Unsupervised Feature Learning via Non-Parametric Instance Discrimination", section 3.4.
     """
     _check_labels("train_y", train_y, len(train_h))
-    _check_labels("test_y", test_y, len(test_h))
     if not temperature > 0:
         raise ValueError(f"temperature: expected a number above 0, got {temperature}; 0.07 is the usual one")
     # Votes are counted on the CPU, which adds equal weights in equal order, so that a tie comes out as one.
     indices, similarities = (table.cpu() for table in top_k_neighbors(test_h, train_h, k))
-    train_y, test_y = train_y.long().cpu(), test_y.long().cpu()
+    train_y = train_y.long().cpu()
     weights = ((similarities - similarities[:, :1]) / temperature).exp()  # the nearest has 1: nothing overflows
     votes = weights.new_zeros(len(test_h), int(train_y.max()) + 1).scatter_add(1, train_y[indices], weights)
-    return (votes.argmax(1) == test_y).double().mean().item()
+    return votes.argmax(1)
 
 
 def precision_at_k(indices: Tensor, query_labels: Tensor, gallery_labels: Tensor) -> float:

@@ -4,11 +4,23 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
 from simclr_lib import Run, RunConfig, embed, linear_probe, load_images, train
-from simclr_lib.evaluate import embed_beside_baselines, load_encoder, record_neighbors
+from simclr_lib.evaluate import (
+    choose_queries,
+    embed_beside_baselines,
+    embed_layers,
+    embed_over_training,
+    load_encoder,
+    load_model,
+    map_2d,
+    neighbors_of_file,
+    raw_pixels,
+    record_neighbors,
+)
 from simclr_lib.model import build_encoder
 
 
@@ -136,3 +148,89 @@ def test_unbalanced_classes_weigh_alike_in_the_mean_per_class():
 def test_labels_that_do_not_serve_are_refused(labels, message):
     with pytest.raises(ValueError, match=message):
         linear_probe(torch.randn(4, 2), labels, torch.randn(2, 2), torch.tensor([0, 1]))
+
+
+def test_a_model_is_loaded_as_it_was_at_each_snapshot(run):
+    assert run.snapshots == [1, 2]
+    images = load_images("embedded", limit=10).images
+    over_training = embed_over_training(run, images)
+    assert list(over_training) == ["before training", "after 1 epoch", "after 2 epochs"]
+    baselines = embed_beside_baselines(run, images)
+    assert torch.equal(over_training["before training"], baselines["untrained encoder"])
+    assert torch.equal(over_training["after 2 epochs"], baselines["trained encoder"])
+    assert not torch.allclose(over_training["after 1 epoch"], over_training["after 2 epochs"])
+    layers = embed_layers(run, images)
+    assert torch.equal(layers["h"], baselines["trained encoder"])
+    with torch.no_grad():
+        torch.testing.assert_close(layers["z"], load_model(run, 2)(images.float() / 255))
+    with pytest.raises(ValueError, match=r"expected one with a snapshot .*got 7; there are: 1, 2"):
+        load_model(run, 7)
+
+
+def test_raw_pixels_of_large_images_are_those_of_32_by_32():
+    images = torch.randint(0, 256, (5, 3, 96, 96), dtype=torch.uint8)
+    blocks = images.float().reshape(5, 3, 32, 3, 32, 3).mean(dim=(3, 5)) / 255
+    torch.testing.assert_close(raw_pixels(images), blocks.flatten(1))
+    small = torch.randint(0, 256, (5, 3, 20, 20), dtype=torch.uint8)
+    torch.testing.assert_close(raw_pixels(small), small.flatten(1) / 255)
+
+
+def test_queries_are_the_best_the_middle_and_the_worst_of_different_classes():
+    torch.manual_seed(int(torch.randint(1000, ())))
+    labels = torch.arange(240) % 8
+    spread = torch.linspace(0.05, 3, 8)[labels]  # class 0 lies close together, class 7 all over
+    h = torch.nn.functional.one_hot(labels, 8) + spread[:, None] * torch.randn(240, 8)
+    queries = choose_queries(h, labels, count=6, k=10)
+    assert len({int(labels[q]) for q in queries}) == 6
+    unit = h.double() / h.double().norm(dim=1, keepdim=True)
+    nearest = (unit @ unit.T).fill_diagonal_(-2).argsort(dim=1, descending=True)[:, :10]
+    precision = (labels[nearest] == labels[:, None]).double().mean(1)
+    best, middle, worst = (precision[queries[i : i + 2]] for i in (0, 2, 4))
+    assert best[0] == precision.max()
+    assert worst[0] == precision.min()
+    assert (middle[0] - precision.median()).abs() <= 0.1
+    assert best.mean() > middle.mean() > worst.mean()
+    assert queries == choose_queries(h, labels, count=6, k=10)
+
+
+def test_queries_of_few_classes_or_none_are_as_many_all_the_same():
+    h = torch.randn(50, 3)
+    two = choose_queries(h, torch.arange(50) % 2)
+    unlabelled = choose_queries(h, torch.full((50,), -1))
+    assert len(set(two)) == len(set(unlabelled)) == 6
+
+
+def test_an_image_file_finds_its_own_copy_first(run, tmp_path):
+    images = load_images("embedded", limit=30, seed=1).images
+    h = embed(load_encoder(run), images)
+    Image.fromarray(images[7].permute(1, 2, 0).numpy()).save(tmp_path / "query.png")
+    image, indices, similarities = neighbors_of_file(run, tmp_path / "query.png", h, k=3)
+    assert torch.equal(image, images[7:8])
+    assert int(indices[0, 0]) == 7
+    assert float(similarities[0, 0]) == pytest.approx(1, abs=1e-6)
+    Image.fromarray(images[7].permute(1, 2, 0).numpy()).convert("L").resize((50, 40)).save(tmp_path / "grey.png")
+    image, indices, _ = neighbors_of_file(run, str(tmp_path / "grey.png"), h, k=3)
+    assert image.shape == (1, 3, 32, 32)
+    assert (image[0, 0] == image[0, 2]).all()
+    (tmp_path / "notes.txt").write_text("no image")
+    with pytest.raises(ValueError, match=r"image: expected a file that Pillow can read.*notes.txt: UnidentifiedImage"):
+        neighbors_of_file(run, tmp_path / "notes.txt", h)
+    with pytest.raises(FileNotFoundError, match=r"expected a file, got .*nowhere.png"):
+        neighbors_of_file(run, tmp_path / "nowhere.png", h)
+
+
+def test_duplicates_in_the_gallery_stand_side_by_side_the_lowest_id_first(run, tmp_path):
+    images = load_images("embedded", limit=20, seed=2).images[[0, 1, 2, 1, 3, 1]]
+    h = embed(load_encoder(run), images)
+    h[3] = h[5] = h[1]  # to the last bit, as copies embedded in one batch are
+    Image.fromarray(images[1].permute(1, 2, 0).numpy()).save(tmp_path / "query.png")
+    assert neighbors_of_file(run, tmp_path / "query.png", h, k=3)[1].tolist() == [[1, 3, 5]]
+
+
+def test_the_map_puts_close_what_is_alike():
+    labels = torch.arange(90) % 3
+    places = map_2d(torch.eye(3)[labels] + 0.05 * torch.randn(90, 3))
+    assert places.shape == (90, 2)
+    distances = torch.cdist(places, places)
+    same = labels[:, None] == labels
+    assert distances[same].mean() < 0.5 * distances[~same].mean()

@@ -52,14 +52,34 @@ MAY_IMPORT = {  # module -> what it may import from the package
         "step",
     },
     "training": {"config", "datasets", "device", "distributed", "environment", "launch", "probe", "record", "trainer"},
-    "evaluate": {"datasets", "device", "embedding", "model", "record", "retrieval"},
+    "scores": {"retrieval"},
+    "evaluate": {"datasets", "device", "embedding", "model", "record", "retrieval", "scores"},
+    "protocols": {"datasets", "evaluate", "record", "retrieval"},
+    "scoring": {"config", "datasets", "evaluate", "health", "protocols", "record", "retrieval", "scores"},
     "canvas": set(),
     "plots": {"canvas"},
     "diagrams": {"canvas"},
+    "histories": {"canvas", "plots"},
+    "comparisons": {"canvas", "plots"},
+    "pictures": {
+        "canvas",
+        "comparisons",
+        "datasets",
+        "embedding",
+        "evaluate",
+        "histories",
+        "plots",
+        "record",
+        "retrieval",
+        "scoring",
+    },
     "report": {"paths"},
     "__main__": {"simclr_lib", "distributed", "launch", "paths", "record", "report"},
     "__init__": set(),
 }
+
+
+FIGURES = ("canvas", "plots", "diagrams", "histories", "comparisons", "pictures")
 
 
 def imported_modules(path: Path) -> set[str]:
@@ -84,7 +104,7 @@ def test_only_the_figures_draw_and_only_report_executes():
     for path in PACKAGE.glob("*.py"):
         text = path.read_text()
         draws = "import matplotlib" in text or "from matplotlib" in text
-        assert draws == (path.stem in ("canvas", "plots", "diagrams")), path.name
+        assert draws == (path.stem in FIGURES), path.name
         assert ("papermill" in text and "import papermill" in text) == (path.stem == "report"), path.name
 
 
@@ -102,7 +122,7 @@ def lines_of_code(path: Path) -> int:
 
 def test_the_package_stays_thin():
     lines = {path.name: lines_of_code(path) for path in PACKAGE.glob("*.py")}
-    assert sum(lines.values()) <= 3000, lines
+    assert sum(lines.values()) <= 3600, lines
     assert max(lines.values()) <= 200, lines
 
 

@@ -9,7 +9,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from simclr_lib import retrieval
-from simclr_lib.retrieval import knn_accuracy, neighbor_hits, precision_at_k, top_k_neighbors
+from simclr_lib.retrieval import (
+    knn_accuracy,
+    neighbor_hits,
+    precision_at_k,
+    rank_among_themselves,
+    top_k_neighbors,
+)
 
 
 def random_rows(count, width=24, seed=0, dtype=torch.float64):
@@ -338,3 +344,19 @@ def test_precision_against_a_separate_gallery():
 def test_neighbor_hits_says_what_it_expects(indices, query_labels, gallery_labels, message):
     with pytest.raises(ValueError, match=message):
         neighbor_hits(indices, query_labels, gallery_labels)
+
+
+@pytest.mark.parametrize("similarity", ["cosine", "dot"])
+@pytest.mark.parametrize("tile_bytes", [64 * 2**20, 1000])
+def test_the_ranking_of_all_is_the_exact_one_duplicates_included(monkeypatch, similarity, tile_bytes):
+    monkeypatch.setattr("simclr_lib.retrieval.TILE_BYTES", tile_bytes)
+    torch.manual_seed(int(torch.randint(1000, ())))
+    rows = torch.randn(40, 6)[torch.randint(40, (150,))]  # each some four times
+    rows[3] = 0
+    for k in (1, 20, 149):
+        expected, _ = top_k_neighbors(rows, k=k, similarity=similarity)
+        assert torch.equal(rank_among_themselves(rows, k, similarity), expected)
+    collapsed = torch.ones(50, 4)
+    assert torch.equal(rank_among_themselves(collapsed, 3), top_k_neighbors(collapsed, k=3)[0])
+    with pytest.raises(ValueError, match="k: expected 1 to 149"):
+        rank_among_themselves(rows, 150, similarity)

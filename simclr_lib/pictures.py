@@ -1,0 +1,142 @@
+"""The pictures of a run: one call each after `Run.open(path)`; they are saved in its figures/ and returned to be shown.
+
+Queries are positions in `images`; k neighbours are shown of each.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from simclr_lib.canvas import save_figure
+from simclr_lib.comparisons import class_bars, embedding_map, neighbor_rows
+from simclr_lib.datasets import ImageSet
+from simclr_lib.embedding import embed
+from simclr_lib.evaluate import embed_layers, embed_over_training, load_encoder, map_2d, neighbors_of_file
+from simclr_lib.histories import health_curves, loss_and_rate, similarity_history
+from simclr_lib.plots import neighbor_grid, score_bars
+from simclr_lib.record import Run
+from simclr_lib.retrieval import top_k_neighbors
+from simclr_lib.scoring import flat
+
+
+def keep(run: Run, name: str, figure: Figure) -> Figure:
+    """Save `figure` as figures/<name>.png of the run, and return it."""
+    save_figure(figure, run.figure(name))
+    return figure
+
+
+def training_picture(run: Run) -> Figure:
+    """Loss against chance and the learning rate: loss.png."""
+    title = f"{run.config.arch} on {run.config.dataset}, {run.config.epochs} epochs"
+    return keep(run, "loss", loss_and_rate(run.metrics(), run.config.batch_size, title))
+
+
+def similarity_picture(run: Run) -> Figure:
+    """How the similarities of positives and of other pairs spread over training: similarity.png."""
+    return keep(
+        run, "similarity", similarity_history(run.metrics("health"), "Similarity of z on images never trained on")
+    )
+
+
+def health_picture(run: Run) -> Figure:
+    """The other readings of health over training: health.png."""
+    return keep(run, "health", health_curves(run.metrics("health"), "Health, on images never trained on"))
+
+
+def score_picture(run: Run, name: str, metrics: Sequence[str], title: str | None = None) -> Figure:
+    """Bars of what a call of `scoring` left in the summary under `name`, mean over its seeds: <name>.png."""
+    scores = {encoder: flat(of) for encoder, of in run.summary[name]["scores"].items()}
+    chance = scores.pop("chance", {})
+    groups = {m: {encoder: _mean(of[m]) for encoder, of in scores.items() if m in of} for m in metrics}
+    line = {m: _mean(chance[m]) for m in metrics if m in chance} or run.summary[name].get("chance")
+    return keep(run, name, score_bars(groups, title, line))
+
+
+def class_picture(run: Run, encoders: Sequence[str] = ("trained encoder", "untrained encoder")) -> Figure:
+    """precision@k class by class, from the summary's retrieval scores: per_class.png."""
+    table = run.summary["retrieval"]["per_class"]
+    title = "Precision of the neighbours, class by class"
+    return keep(run, "per_class", class_bars({name: table[name] for name in encoders}, table["chance"], title))
+
+
+def neighbor_picture(
+    run: Run,
+    images: ImageSet,
+    h: Tensor,
+    queries: Sequence[int],
+    k: int = 7,
+    similarity: str = "cosine",
+    name: str = "neighbors",
+) -> Figure:
+    """The nearest of the embeddings `h` (N, D) to each query: <name>.png."""
+    found = top_k_neighbors(h, k=k, similarity=similarity)
+    title = f"Nearest neighbours after training ({similarity})"
+    figure = neighbor_grid(images.images, queries, *found, images.labels, images.class_names, title=title)
+    return keep(run, name, figure)
+
+
+def neighbors_over_training(run: Run, images: ImageSet, queries: Sequence[int], k: int = 6) -> Figure:
+    """The same queries before training, halfway and after: neighbors_over_training.png."""
+    found = list(embed_over_training(run, images.images).items())
+    variants = dict([found[0], *found[1:-1][-2:-1], found[-1]])  # of several on the way, the one halfway
+    return _rows(run, "neighbors_over_training", images, queries, variants, k, "Neighbours over training")
+
+
+def neighbors_by_layer(run: Run, images: ImageSet, queries: Sequence[int], k: int = 6) -> Figure:
+    """The same queries by h and by z: neighbors_by_layer.png."""
+    layers = embed_layers(run, images.images)
+    return _rows(
+        run, "neighbors_by_layer", images, queries, layers, k, "Neighbours by h, and by z, which the loss sees"
+    )
+
+
+def neighbors_of_two_runs(
+    run: Run, other: Run, images: ImageSet, queries: Sequence[int], k: int = 6, names: tuple[str, str] | None = None
+) -> Figure:
+    """The same queries by this run's encoder and by that of another: neighbors_of_two_runs.png."""
+    names = names or (run.path.name, other.path.name)
+    variants = {
+        name: embed(load_encoder(of), images.images, image_size=of.config.image_size)
+        for name, of in zip(names, (run, other), strict=True)
+    }
+    return _rows(run, "neighbors_of_two_runs", images, queries, variants, k, "The same queries, two runs")
+
+
+def file_picture(run: Run, path: str, images: ImageSet, h: Tensor, k: int = 7) -> Figure:
+    """The nearest of a set, with embeddings `h` (N, D), to an image file: neighbors_of_file.png."""
+    image, indices, similarities = neighbors_of_file(run, path, h, k)
+    figure = neighbor_grid(
+        image,
+        [0],
+        indices,
+        similarities,
+        None,
+        images.class_names,
+        images.images,
+        images.labels,
+        f"Nearest to {path}",
+    )
+    return keep(run, "neighbors_of_file", figure)
+
+
+def map_picture(run: Run, images: ImageSet, h: Tensor, sample: int = 1500, seed: int = 0) -> Figure:
+    """A map of a random `sample` of the embeddings `h` (N, D), by t-SNE, with thumbnails: map.png."""
+    rows = torch.randperm(len(h), generator=torch.Generator().manual_seed(seed))[:sample]
+    some = images.subset(rows)
+    title = f"t-SNE of h, {len(rows):,} images"
+    return keep(
+        run, "map", embedding_map(map_2d(h[rows], seed), some.images, some.labels, some.class_names, title=title)
+    )
+
+
+def _rows(
+    run: Run, name: str, images: ImageSet, queries: Sequence[int], variants: Mapping[str, Tensor], k: int, title: str
+) -> Figure:
+    found = {variant: top_k_neighbors(rows, k=k) for variant, rows in variants.items()}
+    return keep(run, name, neighbor_rows(images.images, queries, found, images.labels, images.class_names, title))
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)

@@ -1,0 +1,129 @@
+"""Classification by the field's protocols, one call each on a run: kNN and linear probe, with or without a test split.
+
+What is compared comes as `embeddings`, by default the trained encoder, the untrained one and raw pixels; the results
+go into the run's summary.json under "classification". Nothing is selected on images that are scored.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from simclr_lib.datasets import SPLITS, ImageSet, load_images
+from simclr_lib.evaluate import Embeddings, accuracy, embed_beside_baselines, linear_probe
+from simclr_lib.record import Run
+from simclr_lib.retrieval import knn_predict
+
+KNN = (20, 200)  # neighbours that vote, as Wu et al. 2018 and SimSiam have it
+SELECTED_ON = "the probe's regularisation on a held-out tenth of the training images"
+WIDEST = 2048  # dimensions that are probed: an encoder's; 3,072 raw pixels of 50,000 images would take an hour
+FACES = ("Faces", "Faces_easy")  # of Caltech-101: the same photographs, whole and cut to the face
+
+
+def score_classes(
+    run: Run, gallery: ImageSet, embeddings: Embeddings, train_per_class: int = 30, draws: Sequence[int] = (0, 1, 2)
+) -> dict:
+    """kNN and linear probe on `gallery`: trained on the labelled training split of the run's data set where it has one
+    (`score_classification`), else on draws from the gallery itself (`score_draws`)."""
+    config = run.config
+    if "test" not in SPLITS[config.dataset]:
+        return score_draws(run, gallery, embeddings, train_per_class, draws)
+    train = load_images(config.dataset, "train", config.data_root, **{**config.image_options, "limit": None})
+    bank = embed_beside_baselines(run, train.images)
+    return score_classification(run, train, gallery, {name: (bank[name], embeddings[name]) for name in bank})
+
+
+def score_classification(
+    run: Run, train: ImageSet, test: ImageSet, embeddings: Mapping[str, tuple[Tensor, Tensor]] | None = None
+) -> dict:
+    """kNN and linear probe where the data set has a test split, under "classification".
+
+    embeddings: name -> those of the training images, the bank, and those of the test images.
+    """
+    if embeddings is None:
+        bank, queries = embed_beside_baselines(run, train.images), embed_beside_baselines(run, test.images)
+        embeddings = {encoder: (bank[encoder], queries[encoder]) for encoder in bank}
+    scores = {
+        encoder: _classify(train_h, train.labels, test_h, test.labels)
+        for encoder, (train_h, test_h) in embeddings.items()
+    }
+    values = {
+        "train_images": len(train),
+        "test_images": len(test),
+        "chance": 1 / len(test.labels.unique()),
+        "selected_on": f"{SELECTED_ON}; nothing on the test images",
+        "scores": scores,
+    }
+    run.add_to_summary(classification=values)
+    return values
+
+
+def score_draws(
+    run: Run,
+    images: ImageSet,
+    embeddings: Embeddings | None = None,
+    train_per_class: int = 30,
+    draws: Sequence[int] = (0, 1, 2),
+) -> dict:
+    """kNN and linear probe where the data set has no test split, under "classification": the protocol of Caltech-101.
+
+    Each of `draws`, a seed, makes `train_per_class` random images of each class the training set, and the rest the
+    test set. A class that has no more than these is absent from the test set, and so from its mean per class.
+
+    Raises:
+        ValueError: where no class has more than `train_per_class` labelled images.
+    """
+    embeddings = embeddings or embed_beside_baselines(run, images.images)
+    splits = [draw_per_class(images.labels, train_per_class, seed) for seed in draws]
+    scores = {encoder: [] for encoder in embeddings}
+    for train, test in splits:
+        for encoder, rows in embeddings.items():
+            scores[encoder].append(_classify(rows[train], images.labels[train], rows[test], images.labels[test]))
+    faces = [i for i, name in enumerate(images.class_names) if name in FACES]
+    tested = torch.cat([images.labels[test] for _, test in splits])
+    values = {
+        "train_per_class": train_per_class,
+        "draws": list(draws),
+        "train_images": [len(train) for train, _ in splits],
+        "test_images": [len(test) for _, test in splits],
+        "classes_tested": len(tested.unique()),
+        "chance": 1 / len(images.labels[splits[0][0]].unique()),
+        "selected_on": f"{SELECTED_ON} of each draw; nothing on the test images",
+        "seen": "where the encoder was trained on these images, it saw those of the test set too, without their labels",
+        "scores": scores,
+    }
+    if len(faces) == len(FACES):
+        values["near_duplicates"] = {
+            "classes": "Faces and Faces_easy are the same photographs, whole and cut to the face",
+            "share_of_test_images": torch.isin(tested, torch.tensor(faces)).double().mean().item(),
+        }
+    run.add_to_summary(classification=values)
+    return values
+
+
+def draw_per_class(labels: Tensor, count: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Positions of `count` random images of each class, or all that it has, and of the rest; -1 is in neither."""
+    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
+    order = order[labels[order] >= 0]
+    rank = torch.zeros(len(labels), dtype=torch.long)  # of an image within its class, in the order drawn
+    for label in labels[order].unique():
+        mine = order[labels[order] == label]
+        rank[mine] = torch.arange(len(mine))
+    train, test = order[rank[order] < count].sort().values, order[rank[order] >= count].sort().values
+    if len(test) == 0:
+        raise ValueError(
+            f"train_per_class: expected fewer than the images of some class, got {count}, which leaves no image to "
+            "test on; lower it or label more images"
+        )
+    return train, test
+
+
+def _classify(train_h: Tensor, train_y: Tensor, test_h: Tensor, test_y: Tensor) -> dict[str, dict[str, float]]:
+    """kNN at each k that the training set has neighbours for, and the linear probe, but not of raw pixels."""
+    results = {}
+    for k in (k for k in KNN if k <= len(train_h)):
+        top1, mean_per_class = accuracy(knn_predict(train_h, train_y, test_h, k), test_y)
+        results[f"knn@{k}"] = {"top1": top1, "mean_per_class": mean_per_class}
+    if train_h.shape[1] <= WIDEST:
+        results["linear probe"] = linear_probe(train_h, train_y, test_h, test_y)._asdict()
+    return results

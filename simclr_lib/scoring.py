@@ -1,0 +1,170 @@
+"""The field's protocols on a run: one call each after `Run.open(path)`, whose results go into its summary.json.
+
+Every call takes what is to be compared as `embeddings`, name -> (N, D) of the images at hand, and by default compares
+the trained encoder with the untrained one and raw pixels; chance is always beside them. Nothing is selected on images
+that are scored.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from simclr_lib.config import RunConfig
+from simclr_lib.datasets import SPLITS, ImageSet, load_images
+from simclr_lib.evaluate import Embeddings, embed_beside_baselines, embed_layers, embed_over_training
+from simclr_lib.health import color_reading, palettes
+from simclr_lib.protocols import draw_per_class
+from simclr_lib.record import Run
+from simclr_lib.retrieval import check_k
+from simclr_lib.scores import chance_scores, per_class, retrieval_scores
+
+
+def load_gallery(config: RunConfig) -> ImageSet:
+    """The images that a run of `config` is scored on: the test split where the data set has one, else all of it."""
+    split = "test" if "test" in SPLITS[config.dataset] else config.split
+    return load_images(config.dataset, split, config.data_root, **{**config.image_options, "limit": None})
+
+
+def check_scoring(
+    config: RunConfig, gallery: ImageSet, k: int, train_per_class: int, sample: int | None = None
+) -> None:
+    """Raise the ValueErrors that scoring would, before the training that it comes after."""
+    check_k(k, len(gallery) - 1)
+    if len(gallery.labels[gallery.labels >= 0].unique()) > 1:
+        (rows,) = _samples(gallery.labels, (0,), sample)
+        check_k(k, len(rows) - 1)
+        if "test" not in SPLITS[config.dataset]:
+            draw_per_class(gallery.labels, train_per_class, 0)
+
+
+def score_retrieval(
+    run: Run,
+    images: ImageSet,
+    embeddings: Embeddings | None = None,
+    k: int = 5,
+    seeds: Sequence[int] = (0,),
+    sample: int | None = None,
+    name: str = "retrieval",
+) -> dict:
+    """Precision@k, Recall@k and MAP@R, over queries and as mean per class, of `images` among themselves.
+
+    seeds: each scores another random `sample` of the labelled images; None: all of them, whatever the seed.
+    Returns, and writes into the summary under `name`: "scores", name -> metric -> one value a seed; "per_class",
+    name -> class -> precision@k, mean over seeds; and what they are of.
+    """
+    embeddings = embeddings or embed_beside_baselines(run, images.images)
+    samples = _samples(images.labels, seeds, sample)
+    tables = {
+        encoder: [retrieval_scores(rows[chosen], images.labels[chosen], k) for chosen in samples]
+        for encoder, rows in embeddings.items()
+    }
+    return _record(run, name, _retrieval(tables, images, samples, seeds, k))
+
+
+def score_layers(
+    run: Run, images: ImageSet, k: int = 5, seeds: Sequence[int] = (0,), sample: int | None = None
+) -> dict:
+    """h beside z, cosine beside dot product: as score_retrieval, under "layers"."""
+    samples = _samples(images.labels, seeds, sample)
+    tables = {
+        f"{layer}, {similarity}": [
+            retrieval_scores(rows[chosen], images.labels[chosen], k, similarity) for chosen in samples
+        ]
+        for layer, rows in embed_layers(run, images.images).items()
+        for similarity in ("cosine", "dot")
+    }
+    return _record(run, "layers", _retrieval(tables, images, samples, seeds, k))
+
+
+def score_over_training(
+    run: Run, images: ImageSet, k: int = 5, seeds: Sequence[int] = (0,), sample: int | None = None
+) -> dict:
+    """Before training, at each snapshot, and after: as score_retrieval, under "over_training"."""
+    embeddings = embed_over_training(run, images.images)
+    return score_retrieval(run, images, embeddings, k, seeds, sample, name="over_training")
+
+
+def score_color(
+    run: Run,
+    images: ImageSet,
+    embeddings: Embeddings | None = None,
+    seeds: Sequence[int] = (0,),
+    sample: int = 1000,
+) -> dict:
+    """The colour reading of `health` on a random sample of the images a seed, under "color": name -> reading -> one
+    value a seed. Labels are not needed."""
+    embeddings = embeddings or embed_beside_baselines(run, images.images)
+    readings = {encoder: {} for encoder in embeddings}
+    for chosen in _samples(torch.zeros(len(images)), seeds, min(sample, len(images))):
+        palette = palettes(images.images[chosen])
+        for encoder, rows in embeddings.items():
+            for metric, value in color_reading(rows[chosen], palette).items():
+                readings[encoder].setdefault(metric, []).append(value)
+    return _record(run, "color", {"images": min(sample, len(images)), "seeds": list(seeds), "scores": readings})
+
+
+def table(values: dict, metrics: Sequence[str] | None = None) -> str:
+    """What a call here returned, a line an encoder: mean of each metric over the seeds or draws, ± its deviation."""
+    scores = {name: flat(of) for name, of in values["scores"].items()}
+    metrics = metrics or list(dict.fromkeys(metric for of in scores.values() for metric in of))
+    lines = [" " * 24 + "".join(f"{metric:>26}" for metric in metrics)]
+    for name, of in scores.items():
+        cells = [_mean_and_deviation(of[metric]) if metric in of else "" for metric in metrics]
+        lines.append(f"{name:24}" + "".join(f"{cell:>26}" for cell in cells))
+    return "\n".join(lines)
+
+
+def flat(scores: dict | list) -> dict[str, list[float]]:
+    """{"knn@20": {"top1": x}}, or one such table a draw -> {"knn@20 top1": [x, ...]}; what is flat stays."""
+    if isinstance(scores, list):
+        tables = [flat(table) for table in scores]
+        return {metric: [value for table in tables for value in table[metric]] for metric in tables[0]}
+    if not any(isinstance(part, dict) for part in scores.values()):
+        return scores
+    return {f"{method} {metric}": [value] for method, of in scores.items() for metric, value in of.items()}
+
+
+def _mean_and_deviation(values: list[float]) -> str:
+    spread = torch.tensor(values, dtype=torch.float64)
+    return f"{spread.mean():.4f}" + (f" ± {spread.std(correction=0):.4f}" if len(values) > 1 else "")
+
+
+def _samples(labels: Tensor, seeds: Sequence[int], sample: int | None) -> list[Tensor]:
+    known = (labels >= 0).nonzero().squeeze(1)
+    if sample is None:
+        return [known for _ in seeds]
+    if not 2 <= sample <= len(known):
+        raise ValueError(f"sample: expected 2 to the {len(known)} labelled images, got {sample}; choose one, or None")
+    drawn = [torch.randperm(len(known), generator=torch.Generator().manual_seed(seed))[:sample] for seed in seeds]
+    return [known[rows.sort().values] for rows in drawn]
+
+
+def _retrieval(tables: dict, images: ImageSet, samples: list[Tensor], seeds: Sequence[int], k: int) -> dict:
+    """The per-query tables of each encoder and seed -> what the summary says of them."""
+    labels = [images.labels[chosen] for chosen in samples]
+    tables = {**tables, "chance": [chance_scores(of, k) for of in labels]}
+    classes, scores, by_class = len(images.class_names), {}, {}
+    for encoder, drawn in tables.items():
+        means = [
+            {m: per_class(v, of, classes) for m, v in table.items()} for table, of in zip(drawn, labels, strict=True)
+        ]
+        scores[encoder] = {m: [table[m].nanmean().item() for table in drawn] for m in drawn[0]}
+        scores[encoder] |= {f"{m}, mean per class": [of[m].nanmean().item() for of in means] for m in drawn[0]}
+        shares = torch.stack([of[f"precision@{k}"] for of in means]).nanmean(0).tolist()
+        by_class[encoder] = {
+            name: share for name, share in zip(images.class_names, shares, strict=True) if share == share
+        }
+    return {
+        "images": [len(of) for of in labels],
+        "labelled_images": int((images.labels >= 0).sum()),
+        "seeds": list(seeds),
+        "queries_alone_in_their_class": [int(table["map@R"].isnan().sum()) for table in tables["chance"]],
+        "scores": scores,
+        "per_class": by_class,
+    }
+
+
+def _record(run: Run, name: str, values: dict) -> dict:
+    run.add_to_summary(**{name: values})
+    return values
