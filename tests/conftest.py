@@ -31,3 +31,22 @@ def unpack_cifar10() -> Callable[[Path, str, int, int], None]:
                     members.extract(member, root / "cifar10", filter="data")
 
     return unpack
+
+
+@pytest.fixture(scope="session")
+def unpack_caltech101() -> Callable[[Path, int, list[str]], Path]:
+    """A function: unpack(root, per_class, classes) puts JPEGs where torchvision's Caltech-101 has them below root."""
+    archive = SHARED_DATA / "caltech101.tar"
+    if not archive.exists():
+        pytest.skip(f"no {archive.name} in {SHARED_DATA} (set SIMCLR_SHARED_DATA to the folder that has it)")
+
+    def unpack(root: Path, per_class: int, classes: list[str]) -> Path:
+        with tarfile.open(archive) as members:
+            for member in members:
+                folder, name = os.path.split(member.name)
+                wanted = os.path.basename(folder) in classes and member.isfile()
+                if wanted and int(name.removeprefix("image_").removesuffix(".jpg")) <= per_class:
+                    members.extract(member, root, filter="data")
+        return root / "caltech101/101_ObjectCategories"
+
+    return unpack

@@ -10,6 +10,7 @@ from pathlib import Path
 import nbformat
 import numpy as np
 import pytest
+from PIL import Image
 
 from simclr_lib import Run
 
@@ -114,6 +115,69 @@ def test_cifar10_on_real_images_from_the_root_and_from_inside_notebooks(project,
     papermill(project, "notebooks/03_cifar10.ipynb", "again.ipynb", *small, "-p", "run_dir", str(first.path))
     assert len(list((project / "runs").iterdir())) == 2  # resumed, not started anew
     assert len(Run.open(first.path).metrics()) == 18
+
+
+def write_stl10(root: Path, folder: Path, parts: dict[str, int]) -> None:
+    """The images of class folders as STL-10's binary files: columns first, labels from 1; parts: images a class."""
+    names = sorted(path.name for path in folder.iterdir())
+    (root / "stl10_binary").mkdir(parents=True)
+    (root / "stl10_binary/class_names.txt").write_text("\n".join(names))
+    start = 0
+    for part, each in parts.items():
+        files = [file for name in names for file in sorted((folder / name).iterdir())[start : start + each]]
+        pixels = [np.asarray(Image.open(file).convert("RGB").resize((96, 96))) for file in files]
+        np.stack(pixels).transpose(0, 3, 2, 1).tofile(root / f"stl10_binary/{part}_X.bin")
+        if part != "unlabeled":
+            np.repeat(np.arange(1, len(names) + 1, dtype=np.uint8), each).tofile(root / f"stl10_binary/{part}_y.bin")
+        start += each
+
+
+EVERY_PICTURE = {"loss", "similarity", "health", "retrieval", "per_class", "neighbors", "neighbors_best_to_worst"}
+EVERY_PICTURE |= {"neighbors_over_training", "neighbors_by_layer", "map"}
+
+
+def test_iteration_1_on_real_images_in_stl10_s_layout_beside_a_run_with_heavy_color(project, unpack_caltech101):
+    folder = unpack_caltech101(project, 34, ["Leopards", "Motorbikes", "accordion", "bonsai"])
+    write_stl10(project / "data", folder, {"train": 8, "test": 6, "unlabeled": 20})
+    small = ["-p", "batch_size", "40", "-p", "epochs", "2", "-p", "evaluation_images", "20", "-p", "neighbors_k", "3"]
+    papermill(project, "notebooks/01_alexnet_stl10.ipynb", "weak.ipynb", *small)
+    (weak,) = map(Run.open, (project / "runs").iterdir())
+    assert (weak.config.dataset, weak.config.split, weak.config.arch) == ("stl10", "unlabeled", "alexnet")
+    assert (weak.config.optimizer, weak.config.learning_rate, weak.config.color_strength) == ("sgd", 0.1, 0.2)
+    assert {path.stem for path in weak.path.glob("figures/*.png")} == EVERY_PICTURE
+    summary = weak.summary
+    assert summary["classification"]["train_images"] == 32
+    assert summary["classification"]["test_images"] == 24
+    assert len(weak.metrics("health")) == 3
+
+    more = ["-p", "color_strength", "1.0", "-p", "compare_with", str(weak.path)]
+    more += ["-p", "query_file", str(next((folder / "bonsai").iterdir())), "-p", "similarity", "dot"]
+    papermill(project, "notebooks/01_alexnet_stl10.ipynb", "heavy.ipynb", *small, *more)
+    (heavy,) = (run for run in map(Run.open, (project / "runs").iterdir()) if run.path != weak.path)
+    figures = {path.stem for path in heavy.path.glob("figures/*.png")}
+    assert figures == EVERY_PICTURE | {"neighbors_of_two_runs", "neighbors_of_file"}
+    assert "ALARM" in outputs(project / "heavy.ipynb") or "no alarms rang" in outputs(project / "heavy.ipynb")
+
+
+def test_iteration_2_on_real_images_of_caltech101_and_of_a_folder_of_one_s_own(project, unpack_caltech101):
+    folder = unpack_caltech101(project / "data", 40, ["Faces", "Faces_easy", "airplanes", "watch"])
+    small = ["-p", "arch", "resnet18", "-p", "image_size", "48", "-p", "batch_size", "48", "-p", "epochs", "1"]
+    small += ["-p", "evaluation_images", "100"]
+    papermill(project / "notebooks", "02_resnet50_caltech101.ipynb", "../out.ipynb", *small)
+    (run,) = map(Run.open, (project / "runs").iterdir())
+    ids = np.load(run.path / "images.npz")
+    assert (len(ids["ids"]), len(ids["probe_ids"])) == (144, 16)  # a tenth is kept out, to read health on
+    assert run.summary["classification"]["near_duplicates"]["share_of_test_images"] == 0.5
+    assert len(run.summary["prediction_met"]) == 3
+
+    own = ["-p", "dataset", "folder", "-p", "data_root", str(folder), "-p", "query_file", __file__]
+    with pytest.raises(AssertionError, match=r"expected a file that Pillow can read"):  # before any training
+        papermill(project, "notebooks/02_resnet50_caltech101.ipynb", "own.ipynb", *small, *own)
+    assert len(list((project / "runs").iterdir())) == 1
+    own[-1] = str(next((folder / "watch").iterdir()))
+    papermill(project, "notebooks/02_resnet50_caltech101.ipynb", "own.ipynb", *small, *own)
+    (second,) = (found for found in map(Run.open, (project / "runs").iterdir()) if found.path != run.path)
+    assert second.figure("neighbors_of_file").exists()
 
 
 def test_every_numeric_claim_holds_from_inside_notebooks(project):
