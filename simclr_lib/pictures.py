@@ -13,7 +13,7 @@ from simclr_lib.canvas import save_figure
 from simclr_lib.comparisons import class_bars, embedding_map, neighbor_rows
 from simclr_lib.datasets import ImageSet
 from simclr_lib.embedding import embed
-from simclr_lib.evaluate import embed_layers, embed_over_training, load_encoder, map_2d, neighbors_of_file
+from simclr_lib.evaluate import Embeddings, embed_layers, embed_over_training, load_encoder, map_2d, neighbors_of_file
 from simclr_lib.histories import health_curves, loss_and_rate, similarity_history
 from simclr_lib.plots import neighbor_grid, score_bars
 from simclr_lib.record import Run
@@ -77,16 +77,20 @@ def neighbor_picture(
     return keep(run, name, figure)
 
 
-def neighbors_over_training(run: Run, images: ImageSet, queries: Sequence[int], k: int = 6) -> Figure:
+def neighbors_over_training(
+    run: Run, images: ImageSet, queries: Sequence[int], embeddings: Embeddings | None = None, k: int = 6
+) -> Figure:
     """The same queries before training, halfway and after: neighbors_over_training.png."""
-    found = list(embed_over_training(run, images.images).items())
+    found = list((embeddings or embed_over_training(run, images.images)).items())
     variants = dict([found[0], *found[1:-1][-2:-1], found[-1]])  # of several on the way, the one halfway
     return _rows(run, "neighbors_over_training", images, queries, variants, k, "Neighbours over training")
 
 
-def neighbors_by_layer(run: Run, images: ImageSet, queries: Sequence[int], k: int = 6) -> Figure:
+def neighbors_by_layer(
+    run: Run, images: ImageSet, queries: Sequence[int], embeddings: Embeddings | None = None, k: int = 6
+) -> Figure:
     """The same queries by h and by z: neighbors_by_layer.png."""
-    layers = embed_layers(run, images.images)
+    layers = embeddings or embed_layers(run, images.images)
     return _rows(
         run, "neighbors_by_layer", images, queries, layers, k, "Neighbours by h, and by z, which the loss sees"
     )

@@ -63,25 +63,33 @@ def score_retrieval(
 
 
 def score_layers(
-    run: Run, images: ImageSet, k: int = 5, seeds: Sequence[int] = (0,), sample: int | None = None
+    run: Run,
+    images: ImageSet,
+    embeddings: Embeddings | None = None,
+    k: int = 5,
+    seeds: Sequence[int] = (0,),
+    sample: int | None = None,
 ) -> dict:
-    """h beside z, cosine beside dot product: as score_retrieval, under "layers"."""
+    """h beside z, cosine beside dot product: as score_retrieval, under "layers"; embeddings: of embed_layers."""
     samples = _samples(images.labels, seeds, sample)
     tables = {
-        f"{layer}, {similarity}": [
-            retrieval_scores(rows[chosen], images.labels[chosen], k, similarity) for chosen in samples
-        ]
-        for layer, rows in embed_layers(run, images.images).items()
+        f"{layer}, {similarity}": [retrieval_scores(rows[own], images.labels[own], k, similarity) for own in samples]
+        for layer, rows in (embeddings or embed_layers(run, images.images)).items()
         for similarity in ("cosine", "dot")
     }
     return _record(run, "layers", _retrieval(tables, images, samples, seeds, k))
 
 
 def score_over_training(
-    run: Run, images: ImageSet, k: int = 5, seeds: Sequence[int] = (0,), sample: int | None = None
+    run: Run,
+    images: ImageSet,
+    embeddings: Embeddings | None = None,
+    k: int = 5,
+    seeds: Sequence[int] = (0,),
+    sample: int | None = None,
 ) -> dict:
-    """Before training, at each snapshot, and after: as score_retrieval, under "over_training"."""
-    embeddings = embed_over_training(run, images.images)
+    """Before, at each snapshot and after: as score_retrieval, under "over_training"; of embed_over_training."""
+    embeddings = embeddings or embed_over_training(run, images.images)
     return score_retrieval(run, images, embeddings, k, seeds, sample, name="over_training")
 
 
