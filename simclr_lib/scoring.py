@@ -112,14 +112,16 @@ def score_color(
     return _record(run, "color", {"images": min(sample, len(images)), "seeds": list(seeds), "scores": readings})
 
 
-def table(values: dict, metrics: Sequence[str] | None = None) -> str:
-    """What a call here returned, a line an encoder: mean of each metric over the seeds or draws, ± its deviation."""
+def table(values: dict) -> str:
+    """What a call here or in `protocols` returned: a line a metric, a column an encoder, each with its mean over the
+    seeds or draws ± their deviation."""
     scores = {name: flat(of) for name, of in values["scores"].items()}
-    metrics = metrics or list(dict.fromkeys(metric for of in scores.values() for metric in of))
-    lines = [" " * 24 + "".join(f"{metric:>26}" for metric in metrics)]
-    for name, of in scores.items():
-        cells = [_mean_and_deviation(of[metric]) if metric in of else "" for metric in metrics]
-        lines.append(f"{name:24}" + "".join(f"{cell:>26}" for cell in cells))
+    metrics = dict.fromkeys(metric for of in scores.values() for metric in of)
+    margin, widths = max(map(len, metrics)), {name: max(len(name), 15) + 3 for name in scores}
+    lines = [" " * margin + "".join(f"{name:>{width}}" for name, width in widths.items())]
+    for metric in metrics:
+        cells = {name: _mean_and_deviation(of[metric]) if metric in of else "" for name, of in scores.items()}
+        lines.append(f"{metric:{margin}}" + "".join(f"{cells[name]:>{width}}" for name, width in widths.items()))
     return "\n".join(lines)
 
 
