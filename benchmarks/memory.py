@@ -27,16 +27,15 @@ CASES = ((64, 64), (256, 64), (2048, 64))  # batch, micro-batch
 
 def peak_of_steps(arch: str, batch: int, micro_batch: int, steps: int, device: str) -> float:
     """MB, of this process or of the GPU."""
-    if device == "cpu":
-        keep_freed_memory()  # as training does
     torch.manual_seed(0)
     model = SimCLR(build_encoder(arch, stem="cifar", norm="group", image_size=32))
     model = model.to(device, memory_format=torch.channels_last)
     optimizer = LARS(parameter_groups(model), lr=0.1)
     images = torch.randint(256, (batch, 3, 32, 32), dtype=torch.uint8, device=device)
     augment, generator = Augment(32, color_strength=0.5, blur=False), torch.Generator()
-    for _ in range(steps):
-        simclr_step(model, optimizer, augment, images, generator, 0.5, micro_batch_size=micro_batch)
+    with keep_freed_memory(torch.device(device)):  # as training does
+        for _ in range(steps):
+            simclr_step(model, optimizer, augment, images, generator, 0.5, micro_batch_size=micro_batch)
     if device == "cuda":
         return torch.cuda.max_memory_allocated() / 2**20
     return peak_of_this_process()

@@ -108,14 +108,13 @@ def main() -> None:
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--repeats", type=int, default=9)
     options = parser.parse_args()
-    if options.device == "cpu":
-        keep_freed_memory()  # as training does
     device = device_name(torch.device(options.device))
     print(f"{processor()}, {os.cpu_count()} cores; {device}; torch {torch.__version__}, {options.precision}")
     print(f"Batch {options.batch:,}; median of {options.repeats} steps in turns (fastest to slowest)\n")
     print("| encoder | step | s | images/s | to the whole | peak, MB |\n|---|---|---|---|---|---|")
-    for arch in options.arch:
-        contend(arch, options)
+    with keep_freed_memory(torch.device(options.device)):  # as training does
+        for arch in options.arch:
+            contend(arch, options)
 
 
 if __name__ == "__main__":

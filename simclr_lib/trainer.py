@@ -32,8 +32,6 @@ class Trainer:
         self.config = config
         self.device = choose_device(config.device, local_rank())
         require_shared_norm(config, self.device, world_size())
-        if self.device.type == "cpu":
-            keep_freed_memory()
         torch.manual_seed(config.seed)
         model = SimCLR(build_encoder(**config.encoder_options), config.projection_dim)
         self.dtype = torch.float64 if config.precision == "float64" else torch.float32
@@ -67,7 +65,8 @@ class Trainer:
         first = self._restore(from_first(run.load_checkpoint() if rank() == 0 else None))
         batch, steps = self.config.batch_size, self.config.steps_per_epoch(len(rows))
         total, done = self.config.epochs * steps * batch, first * steps * batch
-        with progress_bar(total, "training", "images", initial=done, show=rank() == 0) as bar:
+        bar = progress_bar(total, "training", "images", initial=done, show=rank() == 0)
+        with bar, keep_freed_memory(self.device):
             for line in self._remarks():
                 say(bar, line)
             if probe and first == 0:

@@ -1,5 +1,8 @@
 """The device by name, and the search for what fits on it."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -67,3 +70,22 @@ def test_cublas_says_it_in_words_of_its_own():
             raise RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate")
 
     assert largest_that_fits(64, attempt) == 8
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only glibc has the switch")
+def test_freed_memory_is_kept_in_training_and_given_back_after_it():
+    code = (
+        "import torch\n"
+        "from simclr_lib.device import keep_freed_memory\n"
+        "def resident(): return int(open('/proc/self/status').read().split('VmRSS:')[1].split()[0]) // 1024\n"
+        "def use(): [torch.ones(2**22) for _ in range(20)]  # 320 MB\n"
+        "torch.ones(10); before = resident()\n"
+        "with keep_freed_memory(torch.device('cpu')):\n"
+        "    use(); inside = resident()\n"
+        "after = resident(); use(); later = resident()\n"
+        "print(inside - before, after - before, later - before)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    inside, after, later = map(int, done.stdout.split())
+    assert inside > 250
+    assert max(after, later) < 60
