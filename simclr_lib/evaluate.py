@@ -171,7 +171,7 @@ def linear_probe(
     train_y: Tensor,
     test_h: Tensor,
     test_y: Tensor,
-    inverse_regularizations: tuple[float, ...] = (1e-3, 1e-2, 1e-1, 1.0),
+    inverse_regularizations: tuple[float, ...] = (1e-3, 1e-2, 1e-1, 1.0, 10.0),
     seed: int = 0,
 ) -> ProbeResult:
     """How well a linear classifier on frozen embeddings does: L2 logistic regression by L-BFGS (SimCLR, B.6 and B.8).

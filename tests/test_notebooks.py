@@ -91,6 +91,9 @@ def test_the_quickstart_meets_its_prediction(project):
     assert with_color["precision_at_5_class"] >= max(0.5, 1.5 * untrained)
     assert without["precision_at_5_class"] <= with_color["precision_at_5_class"] - 0.2
     assert without["precision_at_5_color"] > with_color["precision_at_5_color"]
+    assert list(without["alarms"]) == ["color"]
+    assert with_color["alarms"] == {}  # a healthy run rings none
+    assert "Colour is a shortcut" in outputs(project / "out.ipynb")
     figures = {path.stem for path in (run_dir / "figures").iterdir()}
     assert figures == {"loss", "precision", "neighbors_untrained", "neighbors_without_color", "neighbors_with_color"}
 
@@ -109,7 +112,8 @@ def test_cifar10_on_real_images_from_the_root_and_from_inside_notebooks(project,
     assert neighbors["neighbors"].shape == (600, 10)
     assert not (neighbors["neighbors"] == neighbors["ids"][:, None]).any()  # no image is its own neighbour
     assert np.load(first.path / "embeddings.npy").shape == (600, 128)
-    assert {path.stem for path in first.path.glob("figures/*.png")} == {"loss", "scores", "neighbors"}
+    figures = {path.stem for path in first.path.glob("figures/*.png")}
+    assert figures == {"loss", "similarity", "health", "scores", "neighbors"}
     assert "kNN accuracy" in outputs(project / "out.ipynb")
 
     papermill(project, "notebooks/03_cifar10.ipynb", "again.ipynb", *small, "-p", "run_dir", str(first.path))
