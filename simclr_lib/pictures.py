@@ -96,16 +96,22 @@ def neighbors_by_layer(
     )
 
 
-def neighbors_of_two_runs(
-    run: Run, other: Run, images: ImageSet, queries: Sequence[int], k: int = 6, names: tuple[str, str] | None = None
-) -> Figure:
+def neighbors_of_two_runs(run: Run, other: Run, images: ImageSet, queries: Sequence[int], k: int = 6) -> Figure:
     """The same queries by this run's encoder and by that of another: neighbors_of_two_runs.png."""
-    names = names or (run.path.name, other.path.name)
     variants = {
         name: embed(load_encoder(of), images.images, image_size=of.config.image_size)
-        for name, of in zip(names, (run, other), strict=True)
+        for name, of in zip(_names(run, other), (run, other), strict=True)
     }
     return _rows(run, "neighbors_of_two_runs", images, queries, variants, k, "The same queries, two runs")
+
+
+def _names(run: Run, other: Run) -> tuple[str, str]:
+    """What tells them apart: the one setting in which they differ, else their directories."""
+    differences = run.config.differences(other.config)
+    if len(differences) != 1:
+        return f"{run.path.name} (this)", f"{other.path.name} (other)"
+    ((setting, values),) = differences.items()
+    return tuple(f"{setting.replace('_', ' ')} {value}" for value in values)
 
 
 def file_picture(run: Run, path: str, images: ImageSet, h: Tensor, k: int = 7) -> Figure:

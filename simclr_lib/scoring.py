@@ -5,7 +5,9 @@ the trained encoder with the untrained one and raw pixels; chance is always besi
 that are scored.
 """
 
+import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -46,51 +48,46 @@ def score_retrieval(
     seeds: Sequence[int] = (0,),
     sample: int | None = None,
     name: str = "retrieval",
+    similarities: Sequence[str] = ("cosine",),
 ) -> dict:
     """Precision@k, Recall@k and MAP@R, over queries and as mean per class, of `images` among themselves.
 
     seeds: each scores another random `sample` of the labelled images; None: all of them, whatever the seed.
+    similarities: cosine, dot or both, which are then told apart as "h, cosine" and "h, dot".
     Returns, and writes into the summary under `name`: "scores", name -> metric -> one value a seed; "per_class",
     name -> class -> precision@k, mean over seeds; and what they are of.
     """
     embeddings = embeddings or embed_beside_baselines(run, images.images)
     samples = _samples(images.labels, seeds, sample)
+    labels = [images.labels[chosen] for chosen in samples]
     tables = {
-        encoder: [retrieval_scores(rows[chosen], images.labels[chosen], k) for chosen in samples]
+        encoder if len(similarities) == 1 else f"{encoder}, {similarity}": [
+            retrieval_scores(rows[chosen], of, k, similarity) for chosen, of in zip(samples, labels, strict=True)
+        ]
         for encoder, rows in embeddings.items()
+        for similarity in similarities
     }
-    return _record(run, name, _retrieval(tables, images, samples, seeds, k))
-
-
-def score_layers(
-    run: Run,
-    images: ImageSet,
-    embeddings: Embeddings | None = None,
-    k: int = 5,
-    seeds: Sequence[int] = (0,),
-    sample: int | None = None,
-) -> dict:
-    """h beside z, cosine beside dot product: as score_retrieval, under "layers"; embeddings: of embed_layers."""
-    samples = _samples(images.labels, seeds, sample)
-    tables = {
-        f"{layer}, {similarity}": [retrieval_scores(rows[own], images.labels[own], k, similarity) for own in samples]
-        for layer, rows in (embeddings or embed_layers(run, images.images)).items()
-        for similarity in ("cosine", "dot")
+    tables["chance"] = [chance_scores(of, k) for of in labels]
+    values = {
+        "images": [len(of) for of in labels],
+        "labelled_images": int((images.labels >= 0).sum()),
+        "seeds": list(seeds),
+        "queries_alone_in_their_class": [int(table["map@R"].isnan().sum()) for table in tables["chance"]],
+        **_means(tables, labels, images.class_names, f"precision@{k}"),
     }
-    return _record(run, "layers", _retrieval(tables, images, samples, seeds, k))
+    return _record(run, name, values)
 
 
-def score_over_training(
-    run: Run,
-    images: ImageSet,
-    embeddings: Embeddings | None = None,
-    k: int = 5,
-    seeds: Sequence[int] = (0,),
-    sample: int | None = None,
-) -> dict:
-    """Before, at each snapshot and after: as score_retrieval, under "over_training"; of embed_over_training."""
+def score_layers(run: Run, images: ImageSet, embeddings: Embeddings | None = None, **options: Any) -> dict:
+    """h beside z, cosine beside dot product: score_retrieval of `embed_layers`, with its options, under "layers"."""
+    embeddings = embeddings or embed_layers(run, images.images)
+    return score_retrieval(run, images, embeddings, name="layers", similarities=("cosine", "dot"), **options)
+
+
+def score_over_training(run: Run, images: ImageSet, embeddings: Embeddings | None = None, **options: Any) -> dict:
+    """Before, at each snapshot and after: score_retrieval of `embed_over_training`, under "over_training"."""
     embeddings = embeddings or embed_over_training(run, images.images)
-    return score_retrieval(run, images, embeddings, k, seeds, sample, name="over_training")
+    return score_retrieval(run, images, embeddings, name="over_training", **options)
 
 
 def score_color(
@@ -150,29 +147,19 @@ def _samples(labels: Tensor, seeds: Sequence[int], sample: int | None) -> list[T
     return [known[rows.sort().values] for rows in drawn]
 
 
-def _retrieval(tables: dict, images: ImageSet, samples: list[Tensor], seeds: Sequence[int], k: int) -> dict:
-    """The per-query tables of each encoder and seed -> what the summary says of them."""
-    labels = [images.labels[chosen] for chosen in samples]
-    tables = {**tables, "chance": [chance_scores(of, k) for of in labels]}
-    classes, scores, by_class = len(images.class_names), {}, {}
+def _means(tables: dict, labels: list[Tensor], class_names: list[str], shown: str) -> dict:
+    """Per-query tables, one an encoder and seed -> "scores", and "per_class" of the metric shown."""
+    scores, by_class = {}, {}
     for encoder, drawn in tables.items():
-        means = [
-            {m: per_class(v, of, classes) for m, v in table.items()} for table, of in zip(drawn, labels, strict=True)
+        of_classes = [
+            {metric: per_class(values, of, len(class_names)) for metric, values in table.items()}
+            for table, of in zip(drawn, labels, strict=True)
         ]
         scores[encoder] = {m: [table[m].nanmean().item() for table in drawn] for m in drawn[0]}
-        scores[encoder] |= {f"{m}, mean per class": [of[m].nanmean().item() for of in means] for m in drawn[0]}
-        shares = torch.stack([of[f"precision@{k}"] for of in means]).nanmean(0).tolist()
-        by_class[encoder] = {
-            name: share for name, share in zip(images.class_names, shares, strict=True) if share == share
-        }
-    return {
-        "images": [len(of) for of in labels],
-        "labelled_images": int((images.labels >= 0).sum()),
-        "seeds": list(seeds),
-        "queries_alone_in_their_class": [int(table["map@R"].isnan().sum()) for table in tables["chance"]],
-        "scores": scores,
-        "per_class": by_class,
-    }
+        scores[encoder] |= {f"{m}, mean per class": [of[m].nanmean().item() for of in of_classes] for m in drawn[0]}
+        shares = torch.stack([of[shown] for of in of_classes]).nanmean(0).tolist()
+        by_class[encoder] = {n: share for n, share in zip(class_names, shares, strict=True) if not math.isnan(share)}
+    return {"scores": scores, "per_class": by_class}
 
 
 def _record(run: Run, name: str, values: dict) -> dict:
