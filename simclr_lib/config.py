@@ -35,7 +35,7 @@ class RunConfig:
     store_size: int | None = None  # pixels, the side at which images are kept; None: image_size
     resize: str = "squash"  # squash to a square, or crop: short side, then centre
     unreadable: str = "refuse"  # what to do about a file that cannot be decoded: refuse, or skip with a warning
-    limit_images: int | None = None  # a seeded random subset of so many images; None: all
+    limit_images: int | None = None  # a seeded random subset of so many images; None: all (see training.keep_out)
     # Views
     color_strength: float = 1.0  # s of the paper's colour distortion; 0: no colour augmentation
     blur: bool = True

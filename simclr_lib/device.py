@@ -86,6 +86,6 @@ def keep_freed_memory(device: torch.device) -> Iterator[None]:
     try:
         yield
     finally:
-        libc.mallopt(m_mmap_max, 65536)  # what glibc starts with
+        libc.mallopt(m_mmap_max, 65536)  # what glibc starts with, though its mmap threshold no longer grows by itself
         libc.mallopt(m_trim_threshold, 128 * 1024)
         libc.malloc_trim(0)

@@ -88,12 +88,19 @@ def embed_over_training(run: Run, images: Tensor) -> dict[str, Tensor]:
     """h of `images` (N, 3, S, S) before training and at each snapshot: "before training", "after 5 epochs", ..."""
     size = run.config.image_size
     names = {0: "before training"} | {n: f"after {n} epoch{'s' if n > 1 else ''}" for n in run.snapshots}
-    return {name: embed(load_model(run, n).encoder, images, image_size=size) for n, name in names.items()}
+    stages = {name: embed(load_model(run, n).encoder, images, image_size=size) for n, name in names.items()}
+    if run.config.epochs not in run.snapshots:  # a run from before there were any
+        stages["after training"] = embed(load_encoder(run), images, image_size=size)
+    return stages
 
 
 def embed_layers(run: Run, images: Tensor) -> dict[str, Tensor]:
-    """h, which evaluation uses, and z, which the loss sees, at the last snapshot: "h" (N, D) and "z" (N, P)."""
-    model, size = load_model(run, max(run.snapshots, default=0)), run.config.image_size
+    """h, which evaluation uses, and z, which the loss sees, after training: "h" (N, D) and "z" (N, P).
+
+    Raises:
+        ValueError: where there is no snapshot of the end, as encoder.safetensors has no projection head.
+    """
+    model, size = load_model(run, run.config.epochs), run.config.image_size
     h = embed(model.encoder, images, image_size=size)
     device = next(model.parameters()).device
     with torch.no_grad():

@@ -80,6 +80,10 @@ def palettes(images: Tensor) -> Tensor:
 
     Each row sums to 1: a histogram of 125 colours, five levels each of red, green and blue (Swain and Ballard 1991).
     """
+    return torch.cat([_palettes(part) for part in images.split(64)])  # each pixel takes some 70 bytes meanwhile
+
+
+def _palettes(images: Tensor) -> Tensor:
     levels = images.float() / 255 if images.dtype == torch.uint8 else images.float()
     levels = (levels * PALETTE_LEVELS).long().clamp(0, PALETTE_LEVELS - 1)
     red, green, blue = levels.flatten(2).unbind(1)
@@ -130,7 +134,7 @@ def reading(z_a: Tensor, z_b: Tensor, h: Tensor, palette: Tensor) -> dict[str, f
         "other_mean": others.mean().item(),
         "other_variance": others.var(correction=0).item(),
         "alignment": alignment(z_a, z_b),
-        "uniformity": uniformity(torch.cat([z_a, z_b])),
+        "uniformity": (uniformity(z_a) + uniformity(z_b)) / 2,  # together, the positives would count as pairs
         "deviation": deviation(torch.cat([z_a, z_b])),
         "effective_rank_z": effective_rank(torch.cat([z_a, z_b])),
         "effective_rank_h": effective_rank(h),
@@ -174,8 +178,8 @@ def alarms(
         ),
         "color": (
             agreement > 0.5 and following > 0.5,
-            f"Colour is a shortcut: neighbours are {agreement:.0%} as alike in colour as neighbours by colour alone "
-            f"would be, and similarity follows colour with a rank correlation of {following:.2f}. "
+            f"Colour is a shortcut: in colour, neighbours are {agreement:.0%} of the way from random images to those "
+            f"nearest by colour alone, and similarity follows colour with a rank correlation of {following:.2f}. "
             "Raise color_strength (the paper has 1).",
         ),
         "learning rate": (

@@ -82,7 +82,8 @@ def neighbors_over_training(
 ) -> Figure:
     """The same queries before training, halfway and after: neighbors_over_training.png."""
     found = list((embeddings or embed_over_training(run, images.images)).items())
-    variants = dict([found[0], *found[1:-1][-2:-1], found[-1]])  # of several on the way, the one halfway
+    halfway = found[len(found) // 2 : -1][:1]
+    variants = dict([found[0], *halfway, found[-1]])
     return _rows(run, "neighbors_over_training", images, queries, variants, k, "Neighbours over training")
 
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
+from simclr_lib.config import RunConfig
 from simclr_lib.datasets import SPLITS, ImageSet, load_images
 from simclr_lib.evaluate import Embeddings, accuracy, embed_beside_baselines, linear_probe
 from simclr_lib.record import Run
@@ -24,13 +25,24 @@ def score_classes(
     run: Run, gallery: ImageSet, embeddings: Embeddings, train_per_class: int = 30, draws: Sequence[int] = (0, 1, 2)
 ) -> dict:
     """kNN and linear probe on `gallery`: trained on the labelled training split of the run's data set where it has one
-    (`score_classification`), else on draws from the gallery itself (`score_draws`)."""
-    config = run.config
-    if "test" not in SPLITS[config.dataset]:
+    (`score_classification`), else on draws from the gallery itself (`score_draws`).
+
+    embeddings: of `embed_beside_baselines`, as the training split is embedded alike.
+    """
+    if "test" not in SPLITS[run.config.dataset]:
         return score_draws(run, gallery, embeddings, train_per_class, draws)
-    train = load_images(config.dataset, "train", config.data_root, **{**config.image_options, "limit": None})
+    train = load_labelled(run.config)
     bank = embed_beside_baselines(run, train.images)
+    if embeddings.keys() != bank.keys():
+        raise ValueError(
+            f"embeddings: expected {', '.join(bank)}, got {', '.join(embeddings)}; give others to score_classification"
+        )
     return score_classification(run, train, gallery, {name: (bank[name], embeddings[name]) for name in bank})
+
+
+def load_labelled(config: RunConfig) -> ImageSet:
+    """The labelled training split of a data set that has a test split."""
+    return load_images(config.dataset, "train", config.data_root, **{**config.image_options, "limit": None})
 
 
 def score_classification(
@@ -39,7 +51,13 @@ def score_classification(
     """kNN and linear probe where the data set has a test split, under "classification".
 
     embeddings: name -> those of the training images, the bank, and those of the test images.
+
+    Raises:
+        ValueError: where the two splits do not have the same classes, so that a label means two things.
     """
+    if train.class_names != test.class_names:
+        apart = sorted(set(train.class_names) ^ set(test.class_names))
+        raise ValueError(f"test: expected the classes of train, got {', '.join(apart)} in one of them only; add images")
     if embeddings is None:
         bank, queries = embed_beside_baselines(run, train.images), embed_beside_baselines(run, test.images)
         embeddings = {encoder: (bank[encoder], queries[encoder]) for encoder in bank}
@@ -80,12 +98,14 @@ def score_draws(
         for encoder, rows in embeddings.items():
             scores[encoder].append(_classify(rows[train], images.labels[train], rows[test], images.labels[test]))
     faces = [i for i, name in enumerate(images.class_names) if name in FACES]
+    left_out = " (BACKGROUND_Google is left out)" if run.config.dataset == "caltech101" else ""
     tested = torch.cat([images.labels[test] for _, test in splits])
     values = {
         "train_per_class": train_per_class,
         "draws": list(draws),
         "train_images": [len(train) for train, _ in splits],
         "test_images": [len(test) for _, test in splits],
+        "classes": f"{len(images.class_names)}{left_out}",
         "classes_tested": len(tested.unique()),
         "chance": 1 / len(images.labels[splits[0][0]].unique()),
         "selected_on": f"{SELECTED_ON} of each draw; nothing on the test images",

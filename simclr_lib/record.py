@@ -43,8 +43,8 @@ class Run:
         if run.begun:
             _require_same(run.path, cls.open(path).config, config)
         else:
-            for name in ("metrics.jsonl", "summary.json"):  # what came before any checkpoint is all done again
-                (run.path / name).unlink(missing_ok=True)
+            for file in (run.path / "metrics.jsonl", run.path / "summary.json", *run.path.glob("snapshots/*")):
+                file.unlink(missing_ok=True)  # what came before any checkpoint is all done again
         if not run.finished:
             run._write("config.json", config.to_dict())
             run._end_cut_line()

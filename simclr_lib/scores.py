@@ -9,7 +9,7 @@ N images, C classes, k neighbours, R the number of other images of a query's cla
 import torch
 from torch import Tensor
 
-from simclr_lib.retrieval import neighbor_hits, rank_among_themselves
+from simclr_lib.retrieval import check_k, neighbor_hits, rank_among_themselves
 
 
 def retrieval_scores(rows: Tensor, labels: Tensor, k: int = 5, similarity: str = "cosine") -> dict[str, Tensor]:
@@ -40,6 +40,7 @@ def retrieval_scores(rows: Tensor, labels: Tensor, k: int = 5, similarity: str =
 def chance_scores(labels: Tensor, k: int = 5) -> dict[str, Tensor]:
     """What `retrieval_scores` of a random order are in expectation, each (N,); labels (N,) from 0."""
     others, relevant = len(labels) - 1, _others_of_the_class(labels)
+    check_k(k, others)
     wrong = others - relevant
     drawn = torch.arange(k).double()
     missed = ((wrong[:, None] - drawn).clamp(min=0) / (others - drawn)).prod(1)  # hypergeometric: no hit in k draws
@@ -65,9 +66,9 @@ def per_class(values: Tensor, labels: Tensor, classes: int) -> Tensor:
 
 
 def _others_of_the_class(labels: Tensor) -> Tensor:
-    if len(labels) < 2 or int(labels.min()) < 0:
+    if len(labels) < 2 or int(labels.min()) < 0 or int(labels.bincount().max()) < 2:
         raise ValueError(
-            f"labels: expected a label from 0 for each of at least 2 images, got {len(labels)} from "
+            f"labels: expected a label from 0 for each of at least 2 images, two of a class, got {len(labels)} from "
             f"{int(labels.min()) if len(labels) else 'none'}; leave unlabelled images out with subset(labels >= 0)"
         )
     return labels.bincount()[labels] - 1

@@ -16,10 +16,12 @@ from simclr_lib.config import RunConfig
 from simclr_lib.datasets import SPLITS, ImageSet, load_images
 from simclr_lib.evaluate import Embeddings, embed_beside_baselines, embed_layers, embed_over_training
 from simclr_lib.health import color_reading, palettes
-from simclr_lib.protocols import draw_per_class
+from simclr_lib.protocols import draw_per_class, load_labelled
 from simclr_lib.record import Run
 from simclr_lib.retrieval import check_k
 from simclr_lib.scores import chance_scores, per_class, retrieval_scores
+
+SHOWN = 10  # neighbours of every image that are kept and shown
 
 
 def load_gallery(config: RunConfig) -> ImageSet:
@@ -32,11 +34,15 @@ def check_scoring(
     config: RunConfig, gallery: ImageSet, k: int, train_per_class: int, sample: int | None = None
 ) -> None:
     """Raise the ValueErrors that scoring would, before the training that it comes after."""
-    check_k(k, len(gallery) - 1)
+    check_k(max(k, SHOWN), len(gallery) - 1)
+    if train_per_class < 1:
+        raise ValueError(f"train_per_class: expected at least 1 image of each class, got {train_per_class}")
     if len(gallery.labels[gallery.labels >= 0].unique()) > 1:
         (rows,) = _samples(gallery.labels, (0,), sample)
         check_k(k, len(rows) - 1)
-        if "test" not in SPLITS[config.dataset]:
+        if "test" in SPLITS[config.dataset]:
+            load_labelled(config)
+        else:
             draw_per_class(gallery.labels, train_per_class, 0)
 
 

@@ -1,6 +1,7 @@
 """A training run: start or resume it, alone or in several processes, on images that are recorded."""
 
 import os
+import warnings
 import zlib
 from pathlib import Path
 
@@ -156,6 +157,9 @@ def _test_images(config: RunConfig) -> ImageSet | None:
         options = {**config.image_options, "limit": None, "unreadable": "skip"}  # none of these has to be there
         return load_images(config.dataset, "test", config.data_root, **options, download=False)
     except FileNotFoundError:
+        return None
+    except ValueError as error:
+        warnings.warn(f"no test image can be read, health is read on a tenth kept out ({error})", stacklevel=2)
         return None
 
 

@@ -54,7 +54,7 @@ MAY_IMPORT = {  # module -> what it may import from the package
     "training": {"config", "datasets", "device", "distributed", "environment", "launch", "probe", "record", "trainer"},
     "scores": {"retrieval"},
     "evaluate": {"datasets", "device", "embedding", "model", "record", "retrieval", "scores"},
-    "protocols": {"datasets", "evaluate", "record", "retrieval"},
+    "protocols": {"config", "datasets", "evaluate", "record", "retrieval"},
     "scoring": {"config", "datasets", "evaluate", "health", "protocols", "record", "retrieval", "scores"},
     "canvas": set(),
     "plots": {"canvas"},
@@ -122,7 +122,7 @@ def lines_of_code(path: Path) -> int:
 
 def test_the_package_stays_thin():
     lines = {path.name: lines_of_code(path) for path in PACKAGE.glob("*.py")}
-    assert sum(lines.values()) <= 3600, lines
+    assert sum(lines.values()) <= 3700, lines
     assert max(lines.values()) <= 200, lines
 
 

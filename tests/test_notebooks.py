@@ -94,6 +94,9 @@ def test_the_quickstart_meets_its_prediction(project):
     assert list(without["alarms"]) == ["color"]
     assert with_color["alarms"] == {}  # a healthy run rings none
     assert "Colour is a shortcut" in outputs(project / "out.ipynb")
+    for run in (Run.open(run_dir / name) for name in ("with_color", "without_color")):
+        took = [sum(record["seconds"] for record in run.metrics(kind)) for kind in ("health", "epoch")]
+        assert took[0] < 0.05 * took[1]
     figures = {path.stem for path in (run_dir / "figures").iterdir()}
     assert figures == {"loss", "precision", "neighbors_untrained", "neighbors_without_color", "neighbors_with_color"}
 
@@ -172,6 +175,7 @@ def test_iteration_2_on_real_images_of_caltech101_and_of_a_folder_of_one_s_own(p
     ids = np.load(run.path / "images.npz")
     assert (len(ids["ids"]), len(ids["probe_ids"])) == (144, 16)  # a tenth is kept out, to read health on
     assert run.summary["classification"]["near_duplicates"]["share_of_test_images"] == 0.5
+    assert run.summary["classification"]["classes"] == "4 (BACKGROUND_Google is left out)"
     assert len(run.summary["prediction_met"]) == 3
 
     own = ["-p", "dataset", "folder", "-p", "data_root", str(folder), "-p", "query_file", __file__]

@@ -100,5 +100,5 @@ def test_a_class_mean_leaves_out_what_has_no_value_and_an_absent_class_has_none(
 @pytest.mark.parametrize("labels", [torch.tensor([0, -1, 1]), torch.tensor([0]), torch.tensor([]).long()])
 @pytest.mark.parametrize("of", [chance_scores, lambda labels: retrieval_scores(torch.rand(len(labels), 2), labels)])
 def test_sets_without_labels_or_others_are_refused(labels, of):
-    with pytest.raises(ValueError, match="expected a label from 0 for each of at least 2 images"):
+    with pytest.raises(ValueError, match="expected a label from 0 for each of at least 2 images, two of a class"):
         of(labels)
