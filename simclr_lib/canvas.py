@@ -17,7 +17,6 @@ from matplotlib.font_manager import FontProperties
 from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
 from matplotlib.textpath import text_to_path
-from PIL import Image
 
 # Okabe & Ito 2008, "Color Universal Design", without the yellow, which is faint on white.
 BLUE, ORANGE, GREEN, PURPLE, SKY, VERMILION = "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00"
@@ -25,7 +24,7 @@ COLORS, GREY = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY), "#595959"
 HIT, MISS = "✓", "✗"
 SMALL = 8.5  # points, the least that is read without effort at the size on screen
 CELL = 1.2  # inches, the side of an image in a grid
-SVG_BYTES = PNG_BYTES = 300_000  # above it there is no SVG, and photographs are shown as JPEG
+SVG_BYTES = 300_000
 STYLE = {
     "font.family": ["DejaVu Sans"],  # comes with matplotlib and has the marks of hit and miss
     "font.size": 10,
@@ -41,19 +40,14 @@ styled = style.context(["default", STYLE])  # not left to the reader's own style
 
 
 class InlineFigure(Figure):
-    """A figure that shows itself once, at 2x, as the last expression of a cell; pyplot neither knows nor needs it.
-
-    Grids of photographs are shown as JPEG: a report of PNGs takes 9 MB, which is slow to open and to keep.
-    """
+    """A figure that shows itself once, at 2x, as the last expression of a cell; pyplot neither knows nor needs it."""
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> tuple[dict, dict]:
-        buffer, kind = io.BytesIO(), "image/png"
+        buffer = io.BytesIO()
         _save_png(self, buffer)
-        if len(buffer.getvalue()) > PNG_BYTES and self.findobj(AxesImage):
-            picture, buffer, kind = Image.open(buffer).convert("RGB"), io.BytesIO(), "image/jpeg"
-            picture.save(buffer, "JPEG", quality=90, subsampling=0)  # frames and letters have sharp colours
         width, height = (int(side) for side in self.get_size_inches() * self.dpi)
-        return {kind: base64.b64encode(buffer.getvalue()).decode()}, {kind: {"width": width, "height": height}}
+        png = base64.b64encode(buffer.getvalue()).decode()
+        return {"image/png": png}, {"image/png": {"width": width, "height": height}}
 
 
 def save_figure(figure: Figure, path: str | Path) -> Path:
