@@ -17,6 +17,7 @@ from matplotlib.font_manager import FontProperties
 from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
 from matplotlib.textpath import text_to_path
+from PIL import Image
 
 # Okabe & Ito 2008, "Color Universal Design", without the yellow, which is faint on white.
 BLUE, ORANGE, GREEN, PURPLE, SKY, VERMILION = "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00"
@@ -24,7 +25,7 @@ COLORS, GREY = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY), "#595959"
 HIT, MISS = "✓", "✗"
 SMALL = 8.5  # points, the least that is read without effort at the size on screen
 CELL = 1.2  # inches, the side of an image in a grid
-SVG_BYTES = 300_000
+SVG_BYTES = PNG_BYTES = 300_000  # above it there is no SVG, and photographs are shown as JPEG at 1x
 STYLE = {
     "font.family": ["DejaVu Sans"],  # comes with matplotlib and has the marks of hit and miss
     "font.size": 10,
@@ -40,14 +41,21 @@ styled = style.context(["default", STYLE])  # not left to the reader's own style
 
 
 class InlineFigure(Figure):
-    """A figure that shows itself once, at 2x, as the last expression of a cell; pyplot neither knows nor needs it."""
+    """A figure that shows itself once, as the last expression of a cell; pyplot neither knows nor needs it.
+
+    It is shown at 2x, large ones of photographs at 1x, as JPEG: a report of their PNGs takes 10 MB, slow to open and to
+    keep, and a photograph has no more to show. Their files have 2x all the same.
+    """
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> tuple[dict, dict]:
-        buffer = io.BytesIO()
-        _save_png(self, buffer)
+        buffer, kind = io.BytesIO(), "image/png"
         width, height = (int(side) for side in self.get_size_inches() * self.dpi)
-        png = base64.b64encode(buffer.getvalue()).decode()
-        return {"image/png": png}, {"image/png": {"width": width, "height": height}}
+        _save_png(self, buffer)
+        if len(buffer.getvalue()) > PNG_BYTES and self.findobj(AxesImage):
+            picture = Image.open(buffer).convert("RGB").resize((width, height), Image.Resampling.BOX)
+            buffer, kind = io.BytesIO(), "image/jpeg"
+            picture.save(buffer, "JPEG", quality=90, subsampling=0)  # frames and letters have sharp colours
+        return {kind: base64.b64encode(buffer.getvalue()).decode()}, {kind: {"width": width, "height": height}}
 
 
 def save_figure(figure: Figure, path: str | Path) -> Path:

@@ -1,6 +1,7 @@
 """What a figure shows, and that a reader can read it: nothing cut off, no two texts on one another."""
 
 import base64
+import io
 import itertools
 import math
 import sys
@@ -12,6 +13,7 @@ from matplotlib import colors, image, style
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from PIL import Image
 
 from simclr_lib import plots
 from simclr_lib.plots import image_grid, loss_curve, neighbor_grid, save_figure, score_bars, view_pairs
@@ -283,6 +285,20 @@ def test_a_figure_is_shown_once_by_itself_and_not_by_pyplot():
     assert list(bundle) == ["image/png"]
     assert base64.b64decode(bundle["image/png"]).startswith(b"\x89PNG")
     assert metadata["image/png"]["width"] == int(figure.get_size_inches()[0] * figure.dpi)
+
+
+def test_photographs_are_shown_small_in_their_colours_and_saved_at_twice_the_size(tmp_path):
+    color = torch.rand(12, 3, 1, 1).expand(-1, -1, 96, 96)
+    figure = image_grid((color + 0.2 * (torch.rand(12, 3, 96, 96) - 0.5)).clamp(0, 1))
+    saved = Image.open(save_figure(figure, tmp_path / "grid.png")).convert("RGB")
+    bundle, metadata = figure._repr_mimebundle_()
+    assert list(bundle) == list(metadata) == ["image/jpeg"]
+    shown = Image.open(io.BytesIO(base64.b64decode(bundle["image/jpeg"])))
+    assert (metadata["image/jpeg"]["width"], metadata["image/jpeg"]["height"]) == shown.size
+    assert saved.size == (2 * shown.width, 2 * shown.height)
+    saved, shown = (np.asarray(picture.resize((200, 100)), float) for picture in (saved, shown))
+    assert np.abs(saved - shown).mean() < 1  # of 255
+    assert np.abs(saved - shown).max() < 24
 
 
 @pytest.mark.parametrize(
