@@ -117,13 +117,18 @@ def check_k(k: int, choice: int) -> None:
         raise ValueError(f"k: expected 1 to {choice}, the rows to choose from, got {k}; choose another k or add rows")
 
 
+def check_similarity(similarity: str) -> None:
+    """Raise a ValueError unless `similarity` is one that neighbours are found by; worth asking before training."""
+    if similarity not in ("cosine", "dot"):
+        raise ValueError(f'similarity: expected "cosine" or "dot", got {similarity!r}; choose one of the two')
+
+
 def _scaled(name: str, rows: Tensor, similarity: str) -> tuple[Tensor, float]:
     """Rows in float64 with norms of at most 1, and the factor by which that shrinks a similarity.
 
     For dot products it is one power of two: dividing by it is exact, so that products which tie go on doing so.
     """
-    if similarity not in ("cosine", "dot"):
-        raise ValueError(f'similarity: expected "cosine" or "dot", got {similarity!r}; choose one of the two')
+    check_similarity(similarity)
     rows = rows.double().contiguous()
     norms = rows.square().sum(1, keepdim=True).sqrt()
     if not norms.isfinite().all():

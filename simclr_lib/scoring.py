@@ -18,7 +18,7 @@ from simclr_lib.evaluate import Embeddings, embed_beside_baselines, embed_layers
 from simclr_lib.health import color_reading, palettes
 from simclr_lib.protocols import draw_per_class, load_labelled
 from simclr_lib.record import Run
-from simclr_lib.retrieval import check_k
+from simclr_lib.retrieval import check_k, check_similarity
 from simclr_lib.scores import chance_scores, per_class, retrieval_scores
 
 SHOWN = 10  # neighbours of every image that are kept and shown
@@ -31,10 +31,20 @@ def load_gallery(config: RunConfig) -> ImageSet:
 
 
 def check_scoring(
-    config: RunConfig, gallery: ImageSet, k: int, train_per_class: int, sample: int | None = None
+    config: RunConfig,
+    gallery: ImageSet,
+    k: int,
+    train_per_class: int,
+    sample: int | None = None,
+    seeds: Sequence[int] = (0,),
+    similarity: str = "cosine",
+    query_ids: Sequence[int] = (),
 ) -> None:
-    """Raise the ValueErrors that scoring would, before the training that it comes after."""
+    """Raise a ValueError where scoring `gallery` or showing neighbours would, before the training that they follow."""
     check_k(max(k, SHOWN), len(gallery) - 1)
+    check_similarity(similarity)
+    _check_list("seeds", seeds, 2**63, least=1)
+    _check_list("query_ids", query_ids, len(gallery))
     if train_per_class < 1:
         raise ValueError(f"train_per_class: expected at least 1 image of each class, got {train_per_class}")
     if len(gallery.labels[gallery.labels >= 0].unique()) > 1:
@@ -141,6 +151,15 @@ def flat(scores: dict | list) -> dict[str, list[float]]:
 def _mean_and_deviation(values: list[float]) -> str:
     spread = torch.tensor(values, dtype=torch.float64)
     return f"{spread.mean():.4f}" + (f" ± {spread.std(correction=0):.4f}" if len(values) > 1 else "")
+
+
+def _check_list(name: str, values: Sequence[int], end: int, least: int = 0) -> None:
+    is_list = isinstance(values, Sequence) and not isinstance(values, str)
+    if not is_list or len(values) < least or not all(type(value) is int and 0 <= value < end for value in values):
+        raise ValueError(
+            f"{name}: expected a list of at least {least} whole numbers from 0 to {end - 1}, got {values!r}; "
+            "papermill takes a list as -y 'NAME: [0, 1]'"
+        )
 
 
 def _samples(labels: Tensor, seeds: Sequence[int], sample: int | None) -> list[Tensor]:

@@ -187,6 +187,19 @@ def test_what_cannot_be_scored_is_said_before_training(gallery):
         check_scoring(config, gallery, k=5, train_per_class=500)
     with pytest.raises(ValueError, match="sample: expected 2 to the 120 labelled images, got 121"):
         check_scoring(config, gallery, k=5, train_per_class=3, sample=121)
+    with pytest.raises(
+        ValueError, match=r"seeds: expected a list of at least 1 whole numbers .*, got '\[0\]'; papermill takes .* -y"
+    ):
+        check_scoring(config, gallery, k=5, train_per_class=3, seeds="[0]")
+    with pytest.raises(ValueError, match="seeds: expected a list of at least 1 whole"):
+        check_scoring(config, gallery, k=5, train_per_class=3, seeds=[])
+    with pytest.raises(
+        ValueError, match=r"query_ids: expected a list of at least 0 whole numbers from 0 to 119, got \[3, 120\]"
+    ):
+        check_scoring(config, gallery, k=5, train_per_class=3, query_ids=[3, 120])
+    with pytest.raises(ValueError, match=r'similarity: expected "cosine" or "dot", got \'l2\''):
+        check_scoring(config, gallery, k=5, train_per_class=3, similarity="l2")
+    check_scoring(config, gallery, k=5, train_per_class=3, seeds=[0, 7], query_ids=[0, 119], similarity="dot")
     one_class = ImageSet(gallery.images, torch.zeros(120).long(), ["all"], gallery.ids)
     check_scoring(config, one_class, k=5, train_per_class=500)  # nothing will be classified
     check_scoring(RunConfig(), gallery, k=5, train_per_class=500)  # a test split of its own
