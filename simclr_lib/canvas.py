@@ -6,11 +6,13 @@ Colours are told apart by colour-blind readers too; images are (3, S, S), uint8 
 import base64
 import io
 import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from matplotlib import rc_context, style
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
@@ -22,6 +24,8 @@ from PIL import Image
 # Okabe & Ito 2008, "Color Universal Design", without the yellow, which is faint on white.
 BLUE, ORANGE, GREEN, PURPLE, SKY, VERMILION = "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00"
 COLORS, GREY = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY), "#595959"
+MARKERS = "osD^vP"  # told apart without colours too
+DASHED = {"color": "black", "linestyle": (0, (4, 3)), "linewidth": 1.2}  # what values are compared with
 HIT, MISS = "✓", "✗"
 SMALL = 8.5  # points, the least that is read without effort at the size on screen
 CELL = 1.2  # inches, the side of an image in a grid
@@ -84,6 +88,19 @@ def new_figure(width: float, height: float, title: str | None) -> Figure:
     if lines:
         figure.suptitle("\n".join(lines))
     return figure
+
+
+def count(name: str, items: Any) -> int:
+    """How many there are. Raises ValueError on none."""
+    if len(items) == 0:
+        raise ValueError(f"{name}: expected at least one, got none; there is nothing to draw")
+    return len(items)
+
+
+def legend_below(figure: Figure, handles: Sequence[Artist], columns: int = 3, **look: Any) -> None:
+    """A legend under the axes, where it hides no data."""
+    columns = min(columns, len(handles))
+    figure.legend(handles=handles, loc="outside lower center", ncols=columns, frameon=False, fontsize=9, **look)
 
 
 def _save_png(figure: Figure, target: Any) -> None:

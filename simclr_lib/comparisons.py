@@ -1,10 +1,6 @@
-"""Figures that set encoders beside one another: neighbours, precision by class, and a map. `canvas` says how they look.
-
-N images, k neighbours, S their side in pixels. Images are (N, 3, S, S), uint8 or float in [0, 1].
-"""
+"""Figures that set encoders beside one another: scores, precision by class, and a map. `canvas` says how they look."""
 
 import math
-import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,50 +8,56 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from simclr_lib.canvas import COLORS, GREY, HIT, MISS, SMALL, elided, frame, new_figure, show_image, styled
-from simclr_lib.plots import class_name, count, show_neighbors, show_query
+from simclr_lib.canvas import (
+    COLORS,
+    DASHED,
+    GREY,
+    MARKERS,
+    SMALL,
+    count,
+    elided,
+    frame,
+    legend_below,
+    new_figure,
+    show_image,
+    styled,
+)
+from simclr_lib.plots import class_name
 
-__all__ = ["class_bars", "embedding_map", "neighbor_rows"]
+__all__ = ["class_bars", "embedding_map", "score_bars"]
 
 Shares = Mapping[str, float]  # by class
-MARKERS = "osD^vP"  # told apart without colours too
 PALE = "#b3b3b3"
 THUMBNAIL = 0.45  # inches
 MAP = 6.8  # inches, the side of a map
 
 
 @styled
-def neighbor_rows(
-    images: Any,
-    query_ids: Sequence[int],
-    variants: Mapping[str, tuple],
-    labels: Any = None,
-    class_names: Sequence[str] | None = None,
+def score_bars(
+    scores: Mapping[str, Mapping[str, float]],
     title: str | None = None,
+    chance: float | Mapping[str, float] | None = None,
 ) -> Figure:
-    """The same queries under several embeddings: a block a query, in it a row a variant with its k neighbours.
+    """Horizontal bars in groups, each with its value: scores[group][name], shares in [0, 1].
 
-    variants: name -> (indices, similarities), both (N, k) of the whole set, of which the rows `query_ids` are shown.
-    labels (N,). Hits and misses are marked as in `plots.neighbor_grid`.
-    Raises ValueError where the tables are not of one shape, and where there is no query or no variant.
+    chance: one share for all groups, or a share per group; a group that it does not name has no line.
+    Raises ValueError on a score outside [0, 1] and where there is none.
     """
-    k = _width(variants, len(images))
-    cell = 1.0 if k <= 6 else 0.9
-    heights = ([1] * len(variants) + [0.15]) * count("query_ids", query_ids)  # a gap after each query
-    tall = cell + (0.36 if labels is not None else 0.22)  # with one line of type below, or two
-    figure = new_figure((k + 1.2) * cell + 1.2, sum(heights) * tall + 0.5, title)
-    grid = figure.add_gridspec(len(heights), k + 2, height_ratios=heights, width_ratios=[1, 0.1] + [1] * k)
-    for top, query in zip(range(0, len(heights), len(variants) + 1), map(int, query_ids), strict=True):
-        show_query(figure.add_subplot(grid[top, 0]), query, images, labels, class_names, cell)
-        for row, (name, tables) in enumerate(variants.items(), start=top):
-            axes_row = [figure.add_subplot(grid[row, column]) for column in range(2, k + 2)]
-            show_neighbors(axes_row, query, tables, labels, (images, labels), class_names, cell)
-            name = textwrap.fill(name, 14, max_lines=4, placeholder="…")
-            axes_row[0].set_ylabel(name, rotation=0, ha="right", va="center", fontsize=9, labelpad=6)
-    for axes, heading in zip(figure.axes, ["query", *range(1, k + 1)], strict=False):
-        axes.set_title(heading, color=GREY, pad=5)
-    if labels is not None:
-        figure.supxlabel(f"{HIT} same class   {MISS} another class", fontsize=SMALL, color=GREY)
+    count("scores", scores)
+    names = list(dict.fromkeys(name for group in scores.values() for name in group))
+    colors = {name: COLORS[index % len(COLORS)] for index, name in enumerate(names)}
+    tops = np.cumsum([0] + [len(bars) + 1.2 for bars in scores.values()])  # a group's heading, above its bars
+    figure = new_figure(7.2, 0.3 * tops[-1] + 0.7, title)
+    axes, ticks = figure.subplots(), []
+    for top, (group, bars) in zip(tops, scores.items(), strict=False):
+        ticks += [(top, group, "bold"), *((top + y, name, "normal") for y, name in enumerate(bars, start=1))]
+        _draw_group(axes, top, bars, colors, chance.get(group) if isinstance(chance, Mapping) else chance)
+    axes.set(xlim=(0, 1.12), ylim=(tops[-1] - 0.4, -0.6), xlabel="score", xticks=np.linspace(0, 1, 6))
+    places, labels, weights = zip(*ticks, strict=True)
+    axes.set_yticks(places, labels)
+    for text, weight in zip(axes.get_yticklabels(), weights, strict=True):
+        text.set_fontweight(weight)
+    axes.tick_params(axis="y", length=0)
     return figure
 
 
@@ -88,7 +90,7 @@ def class_bars(
     axes.set(xlim=(0, 1), ylim=(rows[-1] + 0.6, -0.6), xlabel=f"precision{note}")
     axes.set_yticks(rows, [elided(name, 2.2) for name in names], fontsize=SMALL)
     axes.tick_params(axis="y", length=0, pad=8)  # a marker at 0 stays off the names
-    figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False, fontsize=9)
+    legend_below(figure, handles)
     return figure
 
 
@@ -112,7 +114,7 @@ def embedding_map(
     axes = figure.subplots()
     colors, handles = _draw_dots(axes, positions, labels, class_names)
     if labels is not None:
-        figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False, fontsize=9, markerscale=1.6)
+        legend_below(figure, handles, markerscale=1.6)
     side = 2 * half[0] * THUMBNAIL / MAP
     for index in _apart(positions, 1.15 * side, thumbnails):
         inset = axes.inset_axes([*(positions[index] - side / 2), side, side], transform=axes.transData)
@@ -122,18 +124,6 @@ def embedding_map(
     axes.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]), aspect="equal", xticks=[], yticks=[])
     axes.spines[:].set_visible(False)
     return figure
-
-
-def _width(variants: Mapping[str, tuple], images: int) -> int:
-    """k, the same for all. Raises ValueError where it is not."""
-    count("variants", variants)
-    shapes = [tuple(table.shape) for tables in variants.values() for table in tables]
-    if set(shapes) != {(images, shapes[0][-1])} or 0 in shapes[0]:
-        raise ValueError(
-            f"variants: expected indices and similarities all of one shape (N, k) for {images} images, got {shapes}; "
-            "pass the whole tables, query_ids picks the rows"
-        )
-    return shapes[0][1]
 
 
 def _ranked(scores: Mapping[str, Shares], chance: Shares, most: int) -> list[str]:
@@ -218,3 +208,19 @@ def _apart(positions: np.ndarray, side: float, most: int) -> list[int]:
         if len(chosen) < most and (distances >= side).all():
             chosen.append(index)
     return chosen
+
+
+def _draw_group(
+    axes: Axes, top: float, bars: Mapping[str, float], colors: Mapping[str, str], chance: float | None
+) -> None:
+    if chance is not None:
+        axes.plot([chance] * 2, [top + 0.4, top + len(bars) + 0.5], **DASHED)
+        side = "left" if chance < 0.8 else "right"
+        axes.text(chance, top + 0.3, f"chance {chance:.3f}", ha=side, fontsize=SMALL)
+    behind = {"facecolor": "white", "edgecolor": "none", "pad": 1}  # keeps the line of chance out of the digits
+    for y, (name, value) in enumerate(bars.items(), start=1):
+        if not 0 <= value <= 1:
+            raise ValueError(f"scores: expected shares in [0, 1], got {value} for {name}; divide percentages by 100")
+        axes.barh(top + y, value, height=0.72, color=colors[name])
+        place = {"xytext": (4, 0), "textcoords": "offset points", "va": "center"}
+        axes.annotate(f"{value:.3f}", (value, top + y), fontsize=9, bbox=behind, **place)

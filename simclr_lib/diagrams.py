@@ -9,11 +9,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
-from simclr_lib.canvas import BLUE, COLORS, SMALL, VERMILION, new_figure, styled
+from simclr_lib.canvas import BLUE, COLORS, DASHED, MARKERS, SMALL, VERMILION, count, legend_below, new_figure, styled
 
 __all__ = ["curves", "error_dots", "histograms"]
 
-MARKERS, DASHES = "osD^vP", ("-", "--", ":", "-.")  # told apart without colours too
+DASHES = ("-", "--", ":", "-.")  # told apart without colours too
 ZERO = 1e-17  # where an error of zero is drawn; a log scale has no place for it
 
 
@@ -26,7 +26,7 @@ def error_dots(
     tolerances: label -> what is allowed, above 0, each a dashed line. An error below 1e-17 is drawn there.
     Raises ValueError on an error that is negative or not finite, and where there is none.
     """
-    _count("errors", errors)
+    count("errors", errors)
     ways = list(dict.fromkeys(way for rows in errors.values() for way in rows))
     figure = new_figure(7.2, (0.12 + 0.12 * len(errors)) * len(ways) + 1.2, title)
     axes = figure.subplots()
@@ -38,7 +38,7 @@ def error_dots(
         x, y = [max(error, ZERO) for error in rows.values()], [ways.index(way) + aside for way in rows]
         axes.plot(x, y, linestyle="none", marker=MARKERS[index % 6], color=COLORS[index % 6], ms=5.5, label=name)
     for label, value in tolerances.items():
-        axes.axvline(value, color="black", linestyle=(0, (4, 3)), linewidth=1.2)
+        axes.axvline(value, **DASHED)
         place = {"xycoords": ("data", "axes fraction"), "textcoords": "offset points", "annotation_clip": False}
         axes.annotate(f"allowed in\n{label}", (value, 1), (0, 3), ha="center", fontsize=SMALL, **place)
     axes.set(xscale="log", xlim=(ZERO / 3, 30), ylim=(len(ways) - 0.5, -0.5), xlabel="relative error")
@@ -59,7 +59,7 @@ def curves(
 
     Raises ValueError where x and y differ in length or are empty, and where there is no line.
     """
-    _count("lines", lines)
+    count("lines", lines)
     figure = new_figure(7.2, 3.6, title)
     axes = figure.subplots()
     for index, (name, (x, y)) in enumerate(lines.items()):
@@ -80,12 +80,12 @@ def histograms(samples: Mapping[str, tuple[Any, float, float]], title: str | Non
     samples: the quantity's name with its unit -> (values, low, high), low < high.
     Raises ValueError where bounds are not in order, a quantity has no values, and where there is none.
     """
-    columns = min(4, _count("samples", samples))
+    columns = min(4, count("samples", samples))
     rows = math.ceil(len(samples) / columns)
     figure = new_figure(columns * 1.9 + 0.4, rows * 1.7 + 0.4, title)
     panels = figure.subplots(rows, columns, squeeze=False)
     for axes, (name, (values, low, high)) in zip(panels.flat, samples.items(), strict=False):
-        _count(name, values)
+        count(name, values)
         if not low < high:
             raise ValueError(f"{name}: expected low below high, got {low} and {high}; give the bounds in order")
         axes.hist(np.asarray(values), bins=25, density=True, color=BLUE, alpha=0.45, label="drawn")
@@ -103,12 +103,5 @@ def histograms(samples: Mapping[str, tuple[Any, float, float]], title: str | Non
 
 
 def _with_legend(figure: Figure, axes: Axes) -> Figure:
-    handles, labels = axes.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=2, frameon=False, fontsize=9)
+    legend_below(figure, axes.get_legend_handles_labels()[0], columns=2)
     return figure
-
-
-def _count(name: str, items: Any) -> int:
-    if len(items) == 0:
-        raise ValueError(f"{name}: expected at least one, got none; there is nothing to draw")
-    return len(items)

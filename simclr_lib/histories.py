@@ -3,20 +3,21 @@
 Records are those of metrics.jsonl, as `Run.metrics` returns them. `canvas` says how figures look.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.patheffects import Normal, Stroke
 from matplotlib.ticker import MaxNLocator
 
-from simclr_lib.canvas import BLUE, GREY, SMALL, VERMILION, new_figure, styled
-from simclr_lib.plots import count, draw_losses
+from simclr_lib.canvas import BLUE, COLORS, DASHED, GREY, SMALL, VERMILION, count, legend_below, new_figure, styled
 
-__all__ = ["health_curves", "loss_and_rate", "similarity_history"]
+__all__ = ["health_curves", "loss_and_rate", "loss_curve", "similarity_history"]
 
 PAIRS = {  # the histogram of a reading -> its heading, the mean of its pairs
     "positives": ("two views of an image", "positive_mean"),
@@ -38,8 +39,25 @@ LOOKS = ({"color": BLUE}, {"color": VERMILION, "linestyle": ":"})
 
 
 @styled
+def loss_curve(curves: Mapping[str, Sequence[Mapping]], batch_size: int, title: str | None = None) -> Figure:
+    """The loss of every step, thin, under its running mean, beside the loss of chance, ln(2 batch_size - 1).
+
+    curves: name of a run -> its metric records, of which those with "step" and "loss" are read.
+    The running mean is over the last fiftieth of a run's steps. batch_size: images, each with two views.
+    Raises ValueError on a run without a loss and where there is no run.
+    """
+    count("curves", curves)
+    figure = new_figure(7.2, 4.0, title)
+    axes = figure.subplots()
+    handles = _draw_losses(axes, curves, batch_size)
+    axes.set_xlabel("step")
+    legend_below(figure, handles)
+    return figure
+
+
+@styled
 def loss_and_rate(records: Sequence[Mapping], batch_size: int, title: str | None = None) -> Figure:
-    """The loss of every step beside chance, as in `plots.loss_curve`, above the learning rate of the same steps.
+    """The loss of every step beside chance, as in `loss_curve`, above the learning rate of the same steps.
 
     records: those with "step", "loss" and "learning_rate" are read. batch_size: images, each with two views.
     Raises ValueError where there is no such record.
@@ -49,7 +67,7 @@ def loss_and_rate(records: Sequence[Mapping], batch_size: int, title: str | None
         raise ValueError('records: expected some with "step", "loss" and "learning_rate", got none; pass run.metrics()')
     figure = new_figure(7.2, 5.2, title)
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1.1])
-    draw_losses(upper, {"records": steps}, batch_size)
+    _draw_losses(upper, {"records": steps}, batch_size)
     marker = "o" if len(steps) == 1 else None  # a line through one point would be invisible
     x, y = [record["step"] for record in steps], [record["learning_rate"] for record in steps]
     lower.plot(x, y, color=BLUE, linewidth=1.8, marker=marker)
@@ -82,7 +100,7 @@ def similarity_history(health: Sequence[Mapping], title: str | None = None) -> F
     panels[0].set(ylabel="cosine similarity of z", yticks=np.linspace(-1, 1, 5))
     figure.colorbar(mesh, ax=panels, ticks=[0, 0.01, 0.05, 0.25, 0.5, 1], label="share of the pairs", format="{x:g}")
     gap = [Patch(facecolor="white", edgecolor=GREY, label="not finite")] if np.isnan(shares).any() else []
-    figure.legend(handles=[line, *gap], loc="outside lower center", ncols=2, frameon=False, fontsize=9)
+    legend_below(figure, [line, *gap])
     return figure
 
 
@@ -109,6 +127,35 @@ def health_curves(health: Sequence[Mapping], title: str | None = None) -> Figure
     for axes in panels[-1]:
         axes.set_xlabel("epochs trained")
     return figure
+
+
+def _draw_losses(axes: Axes, curves: Mapping[str, Sequence[Mapping]], batch_size: int) -> list[Line2D]:
+    """What `loss_curve` says, on axes whose x are steps; returns the bold lines, for a legend."""
+    handles = [_draw_run(axes, name, records, index) for index, (name, records) in enumerate(curves.items())]
+    chance = math.log(2 * batch_size - 1)
+    _draw_reference(axes, chance, f"chance:\nln(2·{batch_size}−1)\n= {chance:.2f}")
+    axes.set_ylabel("NT-Xent loss")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    axes.set_title("thin: every step; bold: running mean", loc="left", color=GREY, fontsize=9)
+    return handles
+
+
+def _draw_run(axes: Axes, name: str, records: Sequence[Mapping], index: int) -> Line2D:
+    steps, losses = _steps_and_losses(name, records)
+    color, linestyle = COLORS[index % len(COLORS)], ("-", "--", ":")[index // len(COLORS) % 3]
+    axes.plot(steps, losses, color=color, linewidth=0.8, alpha=0.35)
+    window = np.ones(max(1, len(losses) // 50))
+    means = np.convolve(losses, window)[: len(losses)] / np.minimum(np.arange(1, len(losses) + 1), len(window))
+    marker = "o" if len(losses) == 1 else None  # a line through one point would be invisible
+    (line,) = axes.plot(steps, means, color=color, linewidth=2.2, linestyle=linestyle, marker=marker, label=name)
+    return line
+
+
+def _steps_and_losses(name: str, records: Sequence[Mapping]) -> tuple[np.ndarray, np.ndarray]:
+    steps = [(record["step"], record["loss"]) for record in records if {"step", "loss"} <= set(record)]
+    if not steps:
+        raise ValueError(f'{name}: expected records with "step" and "loss", got none; pass run.metrics()')
+    return tuple(np.asarray(steps, dtype=float).T)
 
 
 def _epochs(health: Sequence[Mapping]) -> np.ndarray:
@@ -156,6 +203,6 @@ def _edges(epochs: np.ndarray) -> np.ndarray:
 
 
 def _draw_reference(axes: Axes, value: float, text: str) -> None:
-    axes.axhline(value, color="black", linestyle=(0, (4, 3)), linewidth=1.2)
+    axes.axhline(value, **DASHED)
     beside = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points", "annotation_clip": False}
     axes.annotate(text, (1, value), (5, 0), va="center", fontsize=SMALL, **beside)

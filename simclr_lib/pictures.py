@@ -10,12 +10,12 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from simclr_lib.canvas import save_figure
-from simclr_lib.comparisons import class_bars, embedding_map, neighbor_rows
+from simclr_lib.comparisons import class_bars, embedding_map, score_bars
 from simclr_lib.datasets import ImageSet
 from simclr_lib.embedding import embed
 from simclr_lib.evaluate import Embeddings, embed_layers, embed_over_training, load_encoder, map_2d, neighbors_of_file
 from simclr_lib.histories import health_curves, loss_and_rate, similarity_history
-from simclr_lib.plots import neighbor_grid, score_bars
+from simclr_lib.plots import neighbor_grid, neighbor_rows
 from simclr_lib.record import Run
 from simclr_lib.retrieval import top_k_neighbors
 from simclr_lib.scoring import flat

@@ -5,96 +5,48 @@ import math
 
 import numpy as np
 import pytest
-import torch
 from matplotlib import colors
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.container import BarContainer
-from test_plots import CLASS_NAMES, assert_legible, frames_of, labels_below, random_images, random_tables, texts_of
+from test_plots import ENCODERS, assert_legible, frames_of, random_images, texts_of
 
-from simclr_lib import plots
-from simclr_lib.comparisons import class_bars, embedding_map, neighbor_rows
-from simclr_lib.plots import neighbor_grid, save_figure
+from simclr_lib.canvas import save_figure
+from simclr_lib.comparisons import class_bars, embedding_map, score_bars
 
-ENCODERS = ["before training", "10 epochs", "h", "z", "run A", "without colour augmentation, 100 epochs, batch 512"]
 CALTECH = ["BACKGROUND_Google", "Faces", "Faces_easy", "Leopards", "gerenuk", "inline_skate", "windsor_chair"]
 
 
-def variants(count, k, images=12):
-    return {name: random_tables(images, k, seed) for seed, name in enumerate(ENCODERS[:count])}
+SCORES = {
+    "class": {"untrained": 0.61, "without colour": 0.2, "with colour": 1.0},
+    "colour": {"untrained": 0.11, "without colour": 0.92, "with colour": 0.0},
+}
 
 
-def pictures_of(figure):
-    return [axes.images[0].get_array() for axes in figure.axes if axes.images]
-
-
-@pytest.mark.parametrize(
-    ("k", "count", "queries", "side"), [(1, 1, 1, 32), (5, 3, 2, 96), (10, 6, 1, 224), (2, 2, 6, 32), (10, 1, 2, 32)]
-)
-def test_neighbor_rows_are_legible(k, count, queries, side):
-    labels = torch.arange(12) % 4
-    figure = neighbor_rows(
-        random_images(12, side), list(range(queries)), variants(count, k), labels, CLASS_NAMES, "Under each embedding"
-    )
-    assert_legible(figure)
-    assert min(text.get_fontsize() for text in texts_of(figure)) >= 8.5
-    sides = [axes.get_window_extent().width / figure.dpi for axes in figure.axes]
-    assert min(sides) > 0.65  # inches
-    assert len(figure.axes) == queries * (1 + count * k)
-
-
-def test_each_block_is_a_query_and_a_row_a_variant():
-    images, labels, tables = random_images(12, 8), torch.arange(12) % 4, variants(3, 2)
-    figure = neighbor_rows(images, [7, 2], tables, labels, ["a", "b", "c", "d"])
-    shown, drawn = iter(labels_below(figure)), iter(pictures_of(figure))
-    for query in (7, 2):
-        assert next(shown) == f"{'abcd'[query % 4]}\nid {query}"
-        np.testing.assert_allclose(next(drawn), images[query].permute(1, 2, 0), atol=1e-6)
-        for indices, similarities in tables.values():
-            for index, similarity in zip(indices[query].tolist(), similarities[query], strict=True):
-                mark = "✓" if index % 4 == query % 4 else "✗"
-                assert next(shown) == f"{mark} {'abcd'[index % 4]}\n{similarity:.3f}"
-                np.testing.assert_allclose(next(drawn), images[index].permute(1, 2, 0), atol=1e-6)
-    named = [axes.get_ylabel() for axes in figure.axes if axes.get_ylabel()]
-    assert named == [name.replace(" training", "\ntraining") for name in tables] * 2
-    assert [axes.get_title() for axes in figure.axes[:4]] == ["query", "1", "2", ""]
-
-
-def test_rows_stand_beside_their_query_and_under_one_another():
-    figure = neighbor_rows(random_images(12), [3, 4], variants(2, 2), torch.arange(12) % 4)
-    FigureCanvasAgg(figure).draw()
-    places = [axes.get_window_extent() for axes in figure.axes]
-    query, first, second, third = (places[index] for index in (0, 1, 2, 3))
-    assert query.x1 < first.x0 < first.x1 < second.x0
-    assert query.y0 == pytest.approx(first.y0, abs=1)
-    assert third.y1 < first.y0
-    assert third.x0 == pytest.approx(first.x0, abs=1)
-    gaps = [places[row].y0 - places[row + 2].y1 for row in (1, 3)]  # rows start at 1, 3; the next block at 5, 6
-    block = places[3].y0 - places[5].y1
-    assert block > gaps[0] + 5
-
-
-def test_unlabelled_neighbor_rows_mark_nothing():
-    figure = neighbor_rows(random_images(12), [1], variants(2, 3))
-    assert not any(mark in text.get_text() for text in texts_of(figure) for mark in "✓✗")
-    assert labels_below(figure)[0] == "id 1"
-    assert_legible(figure)
-
-
-def test_a_query_without_a_class_may_have_neighbors_with_one():
-    query, gallery = random_images(1), random_images(12, seed=1)
-    indices, similarities = random_tables(12, 5)
-    figure = neighbor_grid(
-        query, [0], indices[:1], similarities[:1], None, CLASS_NAMES, gallery, torch.arange(12) % 4, "A file"
-    )
-    shown = labels_below(figure)
-    assert shown[0] == "id 0"
-    assert shown[1:] == [
-        f"{plots.elided(CLASS_NAMES[index % 4], 1.12)}\n{similarity:.3f}"
-        for index, similarity in zip(indices[0].tolist(), similarities[0], strict=True)
+def test_score_bars_print_their_values_and_chance():
+    figure = score_bars(SCORES, "kNN accuracy", chance={"class": 0.1, "colour": 0.125})
+    (axes,) = figure.axes
+    assert [bar.get_width() for bar in axes.patches] == [0.61, 0.2, 1.0, 0.11, 0.92, 0.0]
+    assert {text.get_text() for text in axes.texts} >= {"0.610", "1.000", "0.000", "chance 0.100", "chance 0.125"}
+    assert [line.get_xdata()[0] for line in axes.lines] == [0.1, 0.125]
+    assert [text.get_text() for text in axes.get_yticklabels()] == [
+        "class",
+        *SCORES["class"],
+        "colour",
+        *SCORES["class"],
     ]
-    assert not any(mark in text.get_text() for text in texts_of(figure) for mark in "✓✗")
-    assert all(not frames_of(axes) for axes in figure.axes[2:])
     assert_legible(figure)
+
+
+@pytest.mark.parametrize(("chance", "lines"), [(None, 0), (0.02, 2), (0.97, 2), ({"class": 0.5}, 1)])
+def test_score_bars_are_legible_wherever_chance_is(chance, lines):
+    figure = score_bars(SCORES, chance=chance)
+    assert len(figure.axes[0].lines) == lines
+    assert_legible(figure)
+
+
+def test_one_name_keeps_its_colour_in_every_group():
+    bars = score_bars({"a": {"x": 0.1, "y": 0.2}, "b": {"y": 0.3, "x": 0.4}}).axes[0].patches
+    assert bars[0].get_facecolor() == bars[3].get_facecolor() != bars[1].get_facecolor() == bars[2].get_facecolor()
 
 
 def scores_of(classes, encoders=2, seed=0):
@@ -320,22 +272,11 @@ def test_a_map_is_the_same_each_time_and_a_picture(tmp_path):
     assert not list(tmp_path.glob("*.svg"))
 
 
-def rows(**tables):
-    return neighbor_rows(random_images(4), [0], tables)
-
-
 @pytest.mark.parametrize(
     ("draw", "message"),
     [
-        (lambda: rows(), r"variants: expected at least one"),
-        (lambda: neighbor_rows(random_images(4), [], {"h": random_tables(4, 2)}), r"query_ids: expected at least one"),
-        (lambda: rows(h=random_tables(5, 2)), r"all of one shape \(N, k\) for 4 images, got \[\(5, 2\), \(5, 2\)\]"),
-        (
-            lambda: rows(h=random_tables(4, 2), z=random_tables(4, 3)),
-            r"pass the whole tables, query_ids picks the rows",
-        ),
-        (lambda: rows(h=(torch.ones(4, 2, dtype=int), torch.ones(4, 1))), r"all of one shape"),
-        (lambda: rows(h=(torch.ones(4, 0), torch.ones(4, 0))), r"all of one shape"),
+        (lambda: score_bars({}), r"scores: expected at least one"),
+        (lambda: score_bars({"a": {"x": 61.0}}), r"scores: expected shares in \[0, 1\], got 61.0 for x"),
         (lambda: class_bars({}), r"scores: expected at least one"),
         (lambda: class_bars({"h": {}}), r"scores of the first encoder: expected at least one"),
         (lambda: class_bars({"h": {"ant": math.nan}}), r"scores of the first encoder: expected at least one"),

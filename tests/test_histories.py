@@ -9,8 +9,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import QuadMesh
 from test_plots import assert_legible, texts_of
 
-from simclr_lib.histories import health_curves, loss_and_rate, similarity_history
-from simclr_lib.plots import loss_curve
+from simclr_lib.histories import health_curves, loss_and_rate, loss_curve, similarity_history
 
 NUMBERS = [
     *("deviation", "contrastive_accuracy", "alignment", "uniformity"),
@@ -18,8 +17,8 @@ NUMBERS = [
 ]
 
 
-def steps(count, rate=0.3):
-    losses = np.random.default_rng(0).normal(4, 0.3, count)
+def steps(count, rate=0.3, seed=0):
+    losses = np.random.default_rng(seed).normal(4, 0.3, count)
     rates = rate * np.linspace(1, 0, count) ** 2
     return [
         {"kind": "step", "step": step, "epoch": 0, "loss": float(loss), "learning_rate": float(each)}
@@ -44,6 +43,44 @@ def readings(count, not_finite=(), every=1):
         record["uniformity"] *= -4
         record["effective_rank_h"] *= 60
     return health
+
+
+def test_the_chance_line_is_at_ln_2n_minus_1_and_says_so():
+    figure = loss_curve({"run": steps(100)}, batch_size=64)
+    *_, chance = figure.axes[0].lines
+    assert list(chance.get_ydata()) == [math.log(127)] * 2
+    assert any("ln(2·64−1)\n= 4.84" in text.get_text() for text in texts_of(figure))
+
+
+@pytest.mark.parametrize("count", [1, 2, 49, 500])
+def test_the_bold_line_is_the_running_mean(count):
+    run = steps(count)
+    every_step, mean = loss_curve({"run": run}, batch_size=8).axes[0].lines[:2]
+    losses, window = [record["loss"] for record in run], max(1, count // 50)
+    expected = [np.mean(losses[max(0, step + 1 - window) : step + 1]) for step in range(count)]
+    np.testing.assert_allclose(every_step.get_ydata(), losses)
+    np.testing.assert_allclose(mean.get_ydata(), expected)
+    assert mean.get_linewidth() > 2 * every_step.get_linewidth()
+    assert count > 1 or mean.get_marker() == "o"
+
+
+def test_runs_share_a_figure_and_a_legend():
+    other = [{"step": 0, "knn": 0.3}, *steps(30)]  # a line without a loss is not a step
+    figure = loss_curve({"with colour": other, "without colour": steps(40, seed=1)}, 16, "Two runs")
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["with colour", "without colour"]
+    assert len(figure.axes[0].lines[0].get_ydata()) == 30
+    assert_legible(figure)
+
+
+@pytest.mark.parametrize("count", [1, 8])
+def test_a_loss_curve_is_legible_with_one_step_and_with_many_runs(count):
+    assert_legible(loss_curve({f"a run of number {index}": steps(1 + index) for index in range(count)}, 4096, "Runs"))
+
+
+def test_the_legend_hides_no_data():
+    figure = loss_curve({"run": steps(50)}, 64)
+    FigureCanvasAgg(figure).draw()
+    assert not figure.legends[0].get_window_extent().overlaps(figure.axes[0].get_window_extent())
 
 
 def test_the_loss_is_that_of_loss_curve_and_the_rate_is_below_on_the_same_axis():
@@ -198,6 +235,9 @@ def uncounted(**values):
 @pytest.mark.parametrize(
     ("draw", "message"),
     [
+        (lambda: loss_curve({}, 8), r"curves: expected at least one"),
+        (lambda: loss_curve({"run": []}, 8), r'run: expected records with "step" and "loss"'),
+        (lambda: loss_curve({"run": [{"step": 1}]}, 8), r'run: expected records with "step" and "loss"'),
         (lambda: loss_and_rate([], 8), r'records: expected some with "step", "loss" and "learning_rate", got none'),
         (lambda: loss_and_rate([{"step": 1, "loss": 2.0}], 8), r"records: expected some with"),
         (lambda: similarity_history([]), r"health: expected at least one, got none"),

@@ -59,7 +59,7 @@ MAY_IMPORT = {  # module -> what it may import from the package
     "canvas": set(),
     "plots": {"canvas"},
     "diagrams": {"canvas"},
-    "histories": {"canvas", "plots"},
+    "histories": {"canvas"},
     "comparisons": {"canvas", "plots"},
     "pictures": {
         "canvas",

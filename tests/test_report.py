@@ -14,8 +14,8 @@ def notebook(tmp_path):
         nbformat.v4.new_markdown_cell("# A question"),
         nbformat.v4.new_code_cell('n = 1\nrun_dir = ""', metadata={"tags": ["parameters"]}),
         nbformat.v4.new_code_cell(
-            "from simclr_lib.plots import loss_curve\nprint('n is', n, type(n).__name__)\n"
-            "loss_curve({'run': ([0, 1], [2.0, 1.0])}, batch_size=4)"
+            "from simclr_lib.histories import loss_curve\nprint('n is', n, type(n).__name__)\n"
+            "loss_curve({'run': [{'step': 0, 'loss': 2.0}]}, batch_size=4)"
         ),
         nbformat.v4.new_code_cell("assert n != 13, 'an unlucky number'"),
     ]
