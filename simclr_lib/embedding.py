@@ -3,18 +3,25 @@
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torchvision.transforms.functional import center_crop
 
 from simclr_lib.progress import progress_bar
 
 
 @torch.no_grad()
 def embed(
-    encoder: nn.Module, images: Tensor, batch_size: int = 256, image_size: int | None = None, progress: bool = True
+    encoder: nn.Module,
+    images: Tensor,
+    batch_size: int = 256,
+    image_size: int | None = None,
+    progress: bool = True,
+    resize: str = "squash",
 ) -> Tensor:
     """h of every image: (N, 3, S, S) uint8 or float in [0, 1] -> (N, D) float32 on the CPU; z, where given a SimCLR.
 
     The encoder runs in eval mode on the device where it is, and is left in the mode it came in. Images of another
-    side than `image_size`, if that is given, are resized (bilinear, antialiased) first.
+    side than `image_size`, if that is given, are resized (bilinear, antialiased) first; with `resize="crop"` their
+    centre is cut out of larger ones, as of ImageNet's, which are kept at 256 and seen at 224.
 
     Raises:
         ValueError: if `images` is not (N, 3, S, S) with at least one image.
@@ -27,15 +34,18 @@ def embed(
     try:
         with progress_bar(len(images), "embedding", "images", leave=False, show=progress) as bar:
             for batch in images.split(batch_size):
-                embeddings.append(encoder(_prepare(batch.to(weight.device), image_size).to(weight.dtype)).float().cpu())
+                views = _prepare(batch.to(weight.device), image_size, resize).to(weight.dtype)
+                embeddings.append(encoder(views).float().cpu())
                 bar.update(len(batch))
     finally:
         encoder.train(mode)
     return torch.cat(embeddings)
 
 
-def _prepare(images: Tensor, image_size: int | None) -> Tensor:
+def _prepare(images: Tensor, image_size: int | None, resize: str) -> Tensor:
     images = images if images.is_floating_point() else images.float() / 255
     if image_size is None or images.shape[-2:] == (image_size, image_size):
         return images
+    if resize == "crop" and images.shape[-1] > image_size:
+        return center_crop(images, [image_size, image_size])
     return F.interpolate(images, size=(image_size, image_size), mode="bilinear", antialias=True)

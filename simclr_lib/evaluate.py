@@ -9,6 +9,7 @@ import os
 from collections.abc import Mapping
 from typing import NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from sklearn.decomposition import PCA
@@ -29,10 +30,12 @@ from simclr_lib.scores import per_class
 
 Embeddings = Mapping[str, Tensor]  # by name, (N, D) of the images at hand
 PIXELS = 32  # the side at which raw pixels are compared: larger ones say no more about an image as a whole
+INVERSE_REGULARIZATIONS = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
 
 
 def load_encoder(run: Run, trained: bool = True) -> nn.Module:
-    """The encoder of `run`, in eval mode; with `trained=False` as it was initialised from the seed.
+    """The encoder of `run`, in eval mode: trained, or as far as the last checkpoint of a run that has not finished;
+    with `trained=False` as it was initialised from the seed.
 
     It is on the run's device, or, where this machine has no such device, on the best that it has.
     """
@@ -42,11 +45,12 @@ def load_encoder(run: Run, trained: bool = True) -> nn.Module:
     return encoder.eval().to(_device(run))
 
 
-def load_model(run: Run, epochs: int) -> SimCLR:
-    """Encoder and projection head after so many epochs, in eval mode: 0, or one of `run.snapshots`."""
+def load_model(run: Run, epochs: int | None = None) -> SimCLR:
+    """Encoder and projection head after so many epochs, in eval mode: 0, or one of `run.snapshots`; None: the last
+    state that was kept."""
     model = _untrained(run)
-    if epochs > 0:
-        model.load_state_dict(run.load_snapshot(epochs))
+    if epochs != 0:
+        model.load_state_dict(run.load_weights() if epochs is None else run.load_snapshot(epochs))
     return model.eval().to(_device(run))
 
 
@@ -63,16 +67,21 @@ def _device(run: Run) -> torch.device:
         return choose_device("auto")
 
 
+def embed_as_trained(run: Run, encoder: nn.Module, images: Tensor, progress: bool = True) -> Tensor:
+    """`embed`, with images (N, 3, S, S) brought to the side of the run's views as its configuration says."""
+    config = run.config
+    return embed(encoder, images, image_size=config.image_size, progress=progress, resize=config.resize)
+
+
 def embed_beside_baselines(run: Run, images: Tensor) -> dict[str, Tensor]:
     """The trained encoder's h of `images` (N, 3, S, S) beside what it must beat: name -> (N, D).
 
     Raw pixels are those of the image at a side of 32, where it is larger.
     """
-    size = run.config.image_size
     return {
         "raw pixels": raw_pixels(images),
-        "untrained encoder": embed(load_encoder(run, trained=False), images, image_size=size),
-        "trained encoder": embed(load_encoder(run), images, image_size=size),
+        "untrained encoder": embed_as_trained(run, load_encoder(run, trained=False), images),
+        "trained encoder": embed_as_trained(run, load_encoder(run), images),
     }
 
 
@@ -86,34 +95,30 @@ def raw_pixels(images: Tensor) -> Tensor:
 
 def embed_over_training(run: Run, images: Tensor) -> dict[str, Tensor]:
     """h of `images` (N, 3, S, S) before training and at each snapshot: "before training", "after 5 epochs", ..."""
-    size = run.config.image_size
     names = {0: "before training"} | {n: f"after {n} epoch{'s' if n > 1 else ''}" for n in run.snapshots}
-    stages = {name: embed(load_model(run, n).encoder, images, image_size=size) for n, name in names.items()}
-    if run.config.epochs not in run.snapshots:  # a run from before there were any
-        stages["after training"] = embed(load_encoder(run), images, image_size=size)
-    return stages
+    return {name: embed_as_trained(run, load_model(run, n).encoder, images) for n, name in names.items()}
 
 
 def embed_layers(run: Run, images: Tensor) -> dict[str, Tensor]:
     """h, which evaluation uses, and z, which the loss sees, after training: "h" (N, D) and "z" (N, P).
 
     Raises:
-        ValueError: where there is no snapshot of the end, as encoder.safetensors has no projection head.
+        ValueError: where neither snapshot nor checkpoint is left; encoder.safetensors has no projection head.
     """
-    model, size = load_model(run, run.config.epochs), run.config.image_size
-    h = embed(model.encoder, images, image_size=size)
+    model = load_model(run)
+    h = embed_as_trained(run, model.encoder, images)
     device = next(model.parameters()).device
     with torch.no_grad():
         return {"h": h, "z": torch.cat([model.projection_head(rows.to(device)).cpu() for rows in h.split(4096)])}
 
 
-def choose_queries(rows: Tensor, labels: Tensor, count: int = 6, k: int = 10, seed: int = 0) -> list[int]:
+def choose_queries(rows: Tensor, labels: Tensor, count: int = 6, k: int = 10) -> list[int]:
     """Positions of `count` images of different classes to show the neighbours of: a third those with the best
-    precision@k by `rows` (N, D), a third median ones, a third the worst; which of equals is chosen by the seed.
+    precision@k by `rows` (N, D), a third median ones, a third the worst; equals are in a random but fixed order.
 
-    By raw pixels they are the same for every run on a data set. Without labels (-1) they are random ones.
+    Without labels (-1) they are random ones.
     """
-    order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))
+    order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))
     known = order[labels[order] >= 0]
     if len(known) <= k:
         return order[:count].tolist()
@@ -153,13 +158,18 @@ def neighbors_of_file(run: Run, path: str | os.PathLike, h: Tensor, k: int = 5) 
     """The k nearest of the embeddings `h` (N, D) to an image file: the image (1, 3, S, S), indices and similarities
     (1, k). Where the file is in the set too, it is its own nearest. Raises what `load_image` does."""
     image = load_image(path, run.config.actual_store_size, run.config.resize)
-    query = embed(load_encoder(run), image, image_size=run.config.image_size, progress=False)
+    query = embed_as_trained(run, load_encoder(run), image, progress=False)
     return image, *top_k_neighbors(query, h, k=k)
 
 
 def map_2d(rows: Tensor, seed: int = 0) -> Tensor:
-    """Places (N, 2) at which rows (N, D) that are alike by cosine lie close: t-SNE of their 50 principal components."""
+    """Places (N, 2) at which rows (N, D) that are alike by cosine lie close: t-SNE of their 50 principal components.
+
+    Rows that are all one, as those of a collapsed encoder, lie in one place.
+    """
     unit = F.normalize(rows.double(), dim=1).numpy()
+    if np.ptp(unit, axis=0).max() < 1e-9:  # t-SNE would take the whole process down
+        return torch.zeros(len(unit), 2)
     components = PCA(min(50, *unit.shape), random_state=seed).fit_transform(unit)
     perplexity = min(30, (len(unit) - 1) / 3)
     return torch.from_numpy(TSNE(perplexity=perplexity, init="pca", random_state=seed).fit_transform(components))
@@ -178,13 +188,11 @@ def linear_probe(
     train_y: Tensor,
     test_h: Tensor,
     test_y: Tensor,
-    inverse_regularizations: tuple[float, ...] = (1e-3, 1e-2, 1e-1, 1.0, 10.0),
-    seed: int = 0,
 ) -> ProbeResult:
     """How well a linear classifier on frozen embeddings does: L2 logistic regression by L-BFGS (SimCLR, B.6 and B.8).
 
-    The regularisation is the best of `inverse_regularizations` (scikit-learn's C, on standardised embeddings) on a
-    held-out tenth of the training set, then the classifier is fitted again on all of it. Nothing is selected on test.
+    The regularisation is the best of 1e-3 to 10 (scikit-learn's C, on standardised embeddings) on a held-out tenth of
+    the training set, then the classifier is fitted again on all of it. Nothing is selected on test.
 
     Args:
         train_h, test_h: (N, D) and (M, D). train_y, test_y: (N,) and (M,), labels of at least 0.
@@ -195,16 +203,25 @@ def linear_probe(
     for name, h, y in (("train", train_h, train_y), ("test", test_h, test_y)):
         if len(h) != len(y) or len(y) == 0 or y.min() < 0:
             raise ValueError(f"expected a label of at least 0 for each of the {len(h)} {name} embeddings, got {y}")
-    if len(train_y.unique()) < 2:
-        raise ValueError(f"expected at least two classes to tell apart, got {len(train_y.unique())}")
     x, y = train_h.numpy(), train_y.numpy()
-    fit_x, held_x, fit_y, held_y = train_test_split(x, y, test_size=0.1, random_state=seed)
-    if len(set(fit_y.tolist())) < 2:
-        raise ValueError(f"expected two classes in nine tenths of the {len(y)} training images, got one; add images")
-    held_out = {c: _classifier(c).fit(fit_x, fit_y).score(held_x, held_y) for c in inverse_regularizations}
+    fit, held = hold_out(train_y)
+    held_out = {c: _classifier(c).fit(x[fit], y[fit]).score(x[held], y[held]) for c in INVERSE_REGULARIZATIONS}
     best = max(held_out, key=held_out.get)
     predicted = torch.from_numpy(_classifier(best).fit(x, y).predict(test_h.numpy()))
     return ProbeResult(*accuracy(predicted, test_y), best)
+
+
+def hold_out(labels: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """Positions of nine tenths of `labels` (N,) to fit on, and of the tenth that the regularisation is chosen on.
+
+    Raises ValueError where there are not two classes to fit; worth asking before training.
+    """
+    if len(labels.unique()) < 2:
+        raise ValueError(f"expected at least two classes to tell apart, got {len(labels.unique())}")
+    fit, held = train_test_split(np.arange(len(labels)), test_size=0.1, random_state=0)
+    if len(labels[fit].unique()) < 2:
+        raise ValueError(f"expected two classes in nine tenths of the {len(labels)} training images, got one; add some")
+    return fit, held
 
 
 def accuracy(predicted: Tensor, labels: Tensor) -> tuple[float, float]:

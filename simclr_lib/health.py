@@ -144,17 +144,25 @@ def reading(z_a: Tensor, z_b: Tensor, h: Tensor, palette: Tensor) -> dict[str, f
 
 
 def alarms(
-    reading: dict[str, float], *, loss: float, batch_size: int, temperature: float, optimizer: str, learning_rate: float
+    reading: dict[str, float],
+    *,
+    loss: float,
+    batch_size: int,
+    temperature: float,
+    optimizer: str,
+    learning_rate: float,
+    lr_scaling: str = "linear",
 ) -> dict[str, str]:
     """What is wrong, in plain words with the figure and the likely remedy: name of the alarm -> its text.
 
     reading: of `reading`. loss: mean of the last epoch's. learning_rate: the peak one, after scaling.
-    A network at its start may well ring some; call this once the warm-up is over.
+    A network at its start may well ring some; call this once the warm-up is over. lr_scaling: as in RunConfig.
     """
     if not reading["finite"] or not math.isfinite(loss):
         what = "The loss" if reading["finite"] else "An embedding"
         return {"non-finite": f"{what} is not finite. Lower learning_rate, or lengthen warmup_epochs."}
-    chance, rule = math.log(2 * batch_size - 1), RATE_RULE[optimizer] * batch_size / 256
+    chance, by_root = math.log(2 * batch_size - 1), lr_scaling == "sqrt"  # SimCLR, appendix B.1, for small batches
+    rule = RATE_RULE[optimizer] * (batch_size / 256) ** (0.5 if by_root else 1)
     best = math.log1p((2 * batch_size - 2) * math.exp(-1 / temperature))  # positives at 1, all else at 0
     spread, rank = reading["deviation"], reading["effective_rank_z"]
     gap = reading["positive_mean"] - reading["other_mean"]
@@ -185,7 +193,8 @@ def alarms(
         "learning rate": (
             not rule / 10 <= learning_rate <= rule * 10,
             f"The learning rate is far from the rule: {learning_rate:g}, where {optimizer} at batch {batch_size:,} has "
-            f"{rule:g} ({RATE_RULE[optimizer]:g} x batch / 256). Set learning_rate, or lr_scaling.",
+            f"{rule:g} ({RATE_RULE[optimizer]:g} x {'the root of ' if by_root else ''}batch / 256). Set learning_rate, "
+            "or lr_scaling.",
         ),
     }
     return {name: text for name, (rings, text) in ringing.items() if rings}

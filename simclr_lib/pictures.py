@@ -12,13 +12,19 @@ from torch import Tensor
 from simclr_lib.canvas import save_figure
 from simclr_lib.comparisons import class_bars, embedding_map, score_bars
 from simclr_lib.datasets import ImageSet
-from simclr_lib.embedding import embed
-from simclr_lib.evaluate import Embeddings, embed_layers, embed_over_training, load_encoder, map_2d, neighbors_of_file
+from simclr_lib.evaluate import (
+    Embeddings,
+    embed_as_trained,
+    embed_layers,
+    embed_over_training,
+    load_encoder,
+    map_2d,
+    neighbors_of_file,
+)
 from simclr_lib.histories import health_curves, loss_and_rate, similarity_history
 from simclr_lib.plots import neighbor_grid, neighbor_rows
 from simclr_lib.record import Run
 from simclr_lib.retrieval import top_k_neighbors
-from simclr_lib.scoring import flat
 
 
 def keep(run: Run, name: str, figure: Figure) -> Figure:
@@ -47,18 +53,17 @@ def health_picture(run: Run) -> Figure:
 
 def score_picture(run: Run, name: str, metrics: Sequence[str], title: str | None = None) -> Figure:
     """Bars of what a call of `scoring` left in the summary under `name`, mean over its seeds: <name>.png."""
-    scores = {encoder: flat(of) for encoder, of in run.summary[name]["scores"].items()}
-    chance = scores.pop("chance", {})
+    scores = dict(run.summary[name]["scores"])
+    chance = scores.pop("chance")
     groups = {m: {encoder: _mean(of[m]) for encoder, of in scores.items() if m in of} for m in metrics}
-    line = {m: _mean(chance[m]) for m in metrics if m in chance} or run.summary[name].get("chance")
-    return keep(run, name, score_bars(groups, title, line))
+    return keep(run, name, score_bars(groups, title, {m: _mean(chance[m]) for m in metrics}))
 
 
-def class_picture(run: Run, encoders: Sequence[str] = ("trained encoder", "untrained encoder")) -> Figure:
+def class_picture(run: Run) -> Figure:
     """precision@k class by class, from the summary's retrieval scores: per_class.png."""
-    table = run.summary["retrieval"]["per_class"]
-    title = "Precision of the neighbours, class by class"
-    return keep(run, "per_class", class_bars({name: table[name] for name in encoders}, table["chance"], title))
+    shares = {encoder: next(iter(of.values())) for encoder, of in run.summary["retrieval"]["per_class"].items()}
+    drawn = {name: shares[name] for name in ("trained encoder", "untrained encoder")}
+    return keep(run, "per_class", class_bars(drawn, shares["chance"], "Precision of the neighbours, class by class"))
 
 
 def neighbor_picture(
@@ -100,7 +105,7 @@ def neighbors_by_layer(
 def neighbors_of_two_runs(run: Run, other: Run, images: ImageSet, queries: Sequence[int], k: int = 6) -> Figure:
     """The same queries by this run's encoder and by that of another: neighbors_of_two_runs.png."""
     variants = {
-        name: embed(load_encoder(of), images.images, image_size=of.config.image_size)
+        name: embed_as_trained(of, load_encoder(of), images.images)
         for name, of in zip(_names(run, other), (run, other), strict=True)
     }
     return _rows(run, "neighbors_of_two_runs", images, queries, variants, k, "The same queries, two runs")

@@ -141,11 +141,12 @@ def _width(variants: Mapping[str, tuple], images: int) -> int:
 
 
 def _show_query(axes: Axes, query: int, images: Any, labels: Any, class_names: Any, cell: float) -> None:
-    """Image `query` with its class and id, on axes of `cell` inches."""
+    """Image `query` with its class and, where it is one of several, its number, on axes of `cell` inches."""
     show_image(axes, images[query])
     frame(axes, "black", 1)
     name = class_name(labels, query, class_names)
-    axes.set_xlabel(f"{elided(name, cell - 0.08)}\nid {query}".strip(), fontsize=SMALL)
+    number = f"no. {query}" if len(images) > 1 else ""
+    axes.set_xlabel(f"{elided(name, cell - 0.08)}\n{number}".strip(), fontsize=SMALL)
 
 
 def _show_neighbors(

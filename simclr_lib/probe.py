@@ -33,7 +33,8 @@ class Probe:
     def read(self, model: SimCLR) -> dict:
         """The reading of `health`, and how many positive and other pairs lie in each bin of similarity."""
         z_a, z_b = (embed(model, views, progress=False) for views in self.views)
-        h = embed(model.encoder, self.images, image_size=self.config.image_size, progress=False)
+        size, resize = self.config.image_size, self.config.resize
+        h = embed(model.encoder, self.images, image_size=size, progress=False, resize=resize)
         values = reading(z_a, z_b, h, self.palettes)
         if values["finite"]:
             for name, pairs in zip(("positives", "others"), similarities(z_a, z_b), strict=True):
@@ -57,6 +58,7 @@ class Probe:
                 temperature=config.actual_temperature,
                 optimizer=config.optimizer,
                 learning_rate=config.actual_learning_rate,
+                lr_scaling=config.lr_scaling,
             )
             sound(run, bar, ringing, epochs)
 

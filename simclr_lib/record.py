@@ -208,16 +208,29 @@ class Run:
         return load_file(self.path / f"snapshots/epoch-{epochs:04}.safetensors")
 
     def load_encoder_weights(self) -> dict[str, "Tensor"]:
-        """The trained encoder's weights. Raises ValueError where they are not there."""
+        """The encoder's weights: trained, or of the last checkpoint where training has not finished, or stopped."""
         from safetensors.torch import load_file
 
         file = self.path / "encoder.safetensors"
-        if not file.exists():
+        if file.exists():
+            return load_file(file)
+        weights = self.load_weights()
+        return {name.removeprefix("encoder."): weights[name] for name in weights if name.startswith("encoder.")}
+
+    def load_weights(self) -> dict[str, "Tensor"]:
+        """The weights of encoder and projection head after training, or of the last checkpoint.
+
+        Raises ValueError where neither is there.
+        """
+        if self.config.epochs in self.snapshots:
+            return self.load_snapshot(self.config.epochs)
+        checkpoint = self.load_checkpoint()
+        if checkpoint is None:
             raise ValueError(
-                f"expected {file.name} in {self.path}, got none: the run has not finished (resume it), "
-                "or its weights were not kept (train it again into another run_dir)"
+                f"expected weights in {self.path}, got none: no epoch has been finished (resume the run), "
+                "or they were not kept (train it again into another run_dir)"
             )
-        return load_file(file)
+        return checkpoint["model"]
 
     def save_arrays(self, name: str, **arrays: np.ndarray) -> None:
         """Write <name>.npy for a single array of that name, <name>.npz for several."""
@@ -246,17 +259,9 @@ class Run:
 class Follower(Run):
     """The run as processes other than the first have it: what they would write is written by the first."""
 
-    def log(self, kind: str, **values: float) -> None: ...
+    def _leave_it_to_the_first(self, *args: Any, **values: Any) -> None: ...
 
-    def save_checkpoint(self, state: dict) -> None: ...
-
-    def save_encoder(self, weights: dict[str, "Tensor"]) -> None: ...
-
-    def save_snapshot(self, epochs: int, weights: dict[str, "Tensor"]) -> None: ...
-
-    def save_arrays(self, name: str, **arrays: np.ndarray) -> None: ...
-
-    def _write(self, name: str, values: dict) -> None: ...
+    log = save_checkpoint = save_encoder = save_snapshot = save_arrays = _write = _leave_it_to_the_first
 
 
 def _require_same(path: Path, before: RunConfig, now: RunConfig) -> None:

@@ -12,11 +12,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from simclr_lib.classification import check_classification
 from simclr_lib.config import RunConfig
 from simclr_lib.datasets import SPLITS, ImageSet, load_images
-from simclr_lib.evaluate import Embeddings, embed_beside_baselines, embed_layers, embed_over_training
+from simclr_lib.evaluate import (
+    PIXELS,
+    Embeddings,
+    choose_queries,
+    embed_beside_baselines,
+    embed_layers,
+    embed_over_training,
+    raw_pixels,
+)
 from simclr_lib.health import color_reading, palettes
-from simclr_lib.protocols import draw_per_class, load_labelled
 from simclr_lib.record import Run
 from simclr_lib.retrieval import check_k, check_similarity
 from simclr_lib.scores import chance_scores, per_class, retrieval_scores
@@ -26,8 +34,19 @@ SHOWN = 10  # neighbours of every image that are kept and shown
 
 def load_gallery(config: RunConfig) -> ImageSet:
     """The images that a run of `config` is scored on: the test split where the data set has one, else all of it."""
+    return _load_gallery(config)
+
+
+def fixed_queries(config: RunConfig, count: int = 6) -> list[int]:
+    """Positions in the gallery of `count` images to show the neighbours of: `choose_queries` by raw pixels at 32x32,
+    the same for every run on a data set, whatever its encoder and the size of its images."""
+    small = _load_gallery(config, image_size=PIXELS, resize="squash")
+    return choose_queries(raw_pixels(small.images), small.labels, count)
+
+
+def _load_gallery(config: RunConfig, **options: Any) -> ImageSet:
     split = "test" if "test" in SPLITS[config.dataset] else config.split
-    return load_images(config.dataset, split, config.data_root, **{**config.image_options, "limit": None})
+    return load_images(config.dataset, split, config.data_root, **{**config.image_options, "limit": None, **options})
 
 
 def check_scoring(
@@ -50,10 +69,7 @@ def check_scoring(
     if len(gallery.labels[gallery.labels >= 0].unique()) > 1:
         (rows,) = _samples(gallery.labels, (0,), sample)
         check_k(k, len(rows) - 1)
-        if "test" in SPLITS[config.dataset]:
-            load_labelled(config)
-        else:
-            draw_per_class(gallery.labels, train_per_class, 0)
+        check_classification(config, gallery, train_per_class)
 
 
 def score_retrieval(
@@ -71,7 +87,7 @@ def score_retrieval(
     seeds: each scores another random `sample` of the labelled images; None: all of them, whatever the seed.
     similarities: cosine, dot or both, which are then told apart as "h, cosine" and "h, dot".
     Returns, and writes into the summary under `name`: "scores", name -> metric -> one value a seed; "per_class",
-    name -> class -> precision@k, mean over seeds; and what they are of.
+    name -> metric -> class -> its mean over seeds; and what they are of.
     """
     embeddings = embeddings or embed_beside_baselines(run, images.images)
     samples = _samples(images.labels, seeds, sample)
@@ -89,7 +105,7 @@ def score_retrieval(
         "labelled_images": int((images.labels >= 0).sum()),
         "seeds": list(seeds),
         "queries_alone_in_their_class": [int(table["map@R"].isnan().sum()) for table in tables["chance"]],
-        **_means(tables, labels, images.class_names, f"precision@{k}"),
+        **_means(tables, labels, images.class_names),
     }
     return _record(run, name, values)
 
@@ -126,9 +142,9 @@ def score_color(
 
 
 def table(values: dict) -> str:
-    """What a call here or in `protocols` returned: a line a metric, a column an encoder, each with its mean over the
-    seeds or draws ± their deviation."""
-    scores = {name: flat(of) for name, of in values["scores"].items()}
+    """What a call here or in `classification` returned: a line a metric, a column an encoder, each with its mean over
+    the seeds or draws ± their deviation."""
+    scores = values["scores"]
     metrics = dict.fromkeys(metric for of in scores.values() for metric in of)
     margin, widths = max(map(len, metrics)), {name: max(len(name), 15) + 3 for name in scores}
     lines = [" " * margin + "".join(f"{name:>{width}}" for name, width in widths.items())]
@@ -136,16 +152,6 @@ def table(values: dict) -> str:
         cells = {name: _mean_and_deviation(of[metric]) if metric in of else "" for name, of in scores.items()}
         lines.append(f"{metric:{margin}}" + "".join(f"{cells[name]:>{width}}" for name, width in widths.items()))
     return "\n".join(lines)
-
-
-def flat(scores: dict | list) -> dict[str, list[float]]:
-    """{"knn@20": {"top1": x}}, or one such table a draw -> {"knn@20 top1": [x, ...]}; what is flat stays."""
-    if isinstance(scores, list):
-        tables = [flat(table) for table in scores]
-        return {metric: [value for table in tables for value in table[metric]] for metric in tables[0]}
-    if not any(isinstance(part, dict) for part in scores.values()):
-        return scores
-    return {f"{method} {metric}": [value] for method, of in scores.items() for metric, value in of.items()}
 
 
 def _mean_and_deviation(values: list[float]) -> str:
@@ -172,8 +178,8 @@ def _samples(labels: Tensor, seeds: Sequence[int], sample: int | None) -> list[T
     return [known[rows.sort().values] for rows in drawn]
 
 
-def _means(tables: dict, labels: list[Tensor], class_names: list[str], shown: str) -> dict:
-    """Per-query tables, one an encoder and seed -> "scores", and "per_class" of the metric shown."""
+def _means(tables: dict, labels: list[Tensor], class_names: list[str]) -> dict:
+    """Per-query tables, one an encoder and seed -> "scores" and "per_class"."""
     scores, by_class = {}, {}
     for encoder, drawn in tables.items():
         of_classes = [
@@ -182,8 +188,11 @@ def _means(tables: dict, labels: list[Tensor], class_names: list[str], shown: st
         ]
         scores[encoder] = {m: [table[m].nanmean().item() for table in drawn] for m in drawn[0]}
         scores[encoder] |= {f"{m}, mean per class": [of[m].nanmean().item() for of in of_classes] for m in drawn[0]}
-        shares = torch.stack([of[shown] for of in of_classes]).nanmean(0).tolist()
-        by_class[encoder] = {n: share for n, share in zip(class_names, shares, strict=True) if not math.isnan(share)}
+        means = {m: torch.stack([of[m] for of in of_classes]).nanmean(0).tolist() for m in drawn[0]}
+        by_class[encoder] = {
+            m: {name: mean for name, mean in zip(class_names, of, strict=True) if not math.isnan(mean)}
+            for m, of in means.items()
+        }
     return {"scores": scores, "per_class": by_class}
 
 

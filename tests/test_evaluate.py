@@ -1,5 +1,8 @@
 """Evaluation: the encoder as it was trained, images as they are, labels only here."""
 
+import shutil
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -14,6 +17,7 @@ from simclr_lib.evaluate import (
     embed_beside_baselines,
     embed_layers,
     embed_over_training,
+    hold_out,
     load_encoder,
     load_model,
     map_2d,
@@ -52,6 +56,23 @@ def test_images_of_another_side_are_resized():
     images = torch.rand(3, 3, 48, 48)
     small = F.interpolate(images, size=(32, 32), mode="bilinear", antialias=True)
     torch.testing.assert_close(embed(encoder, images, image_size=32), embed(encoder, small))
+
+
+def test_of_larger_images_that_were_cropped_the_centre_is_seen():
+    encoder, images = build_encoder("convnet", stem="cifar", norm="group"), torch.rand(3, 3, 48, 48)
+    seen = embed(encoder, images, image_size=32, resize="crop")
+    torch.testing.assert_close(seen, embed(encoder, images[:, :, 8:40, 8:40]))
+    large = F.interpolate(images, size=(64, 64), mode="bilinear", antialias=True)
+    torch.testing.assert_close(embed(encoder, images, image_size=64, resize="crop"), embed(encoder, large))
+
+
+def test_a_run_sees_the_gallery_as_its_configuration_says(run, tmp_path):
+    images = torch.randint(0, 256, (5, 3, 40, 40), dtype=torch.uint8)
+    cropping = Run(run.path, replace(run.config, resize="crop"))
+    expected = embed(load_encoder(run), images[:, :, 4:36, 4:36])
+    torch.testing.assert_close(embed_beside_baselines(cropping, images)["trained encoder"], expected)
+    torch.testing.assert_close(embed_over_training(cropping, images)["after 2 epochs"], expected)
+    torch.testing.assert_close(embed_layers(cropping, images)["h"], expected)
 
 
 @pytest.mark.parametrize("shape", [(0, 3, 8, 8), (3, 8, 8), (2, 1, 8, 8)])
@@ -114,18 +135,42 @@ def test_the_probe_separates_what_is_separable_and_guesses_at_noise():
     assert abs(noise.top1 - 0.25) < 0.1
 
 
-def test_the_probe_selects_on_a_part_of_training_and_fits_again_on_all_of_it():
-    (x, y), (test_x, test_y) = clouds(120, 3, 30, 2.0, 3), clouds(400, 3, 30, 2.0, 4)
-    result = linear_probe(x, y, test_x, test_y)
+def fitted(x: torch.Tensor, y: torch.Tensor, inverse_regularization: float, seen: torch.Tensor) -> np.ndarray:
+    """What a logistic regression that is fitted to standardised `x` says of `seen`."""
+    x, y, seen = x.numpy(), y.numpy(), seen.numpy()  # of tensors the last bits differ
     scaler = StandardScaler().fit(x)
-    classifier = LogisticRegression(C=result.inverse_regularization, max_iter=500).fit(scaler.transform(x), y)
-    predicted = classifier.predict(scaler.transform(test_x))
-    assert result.top1 == pytest.approx((predicted == test_y.numpy()).mean(), abs=0.01)
-    per_class = [(predicted[test_y.numpy() == c] == c).mean() for c in range(3)]
-    assert result.mean_per_class == pytest.approx(np.mean(per_class), abs=0.01)
-    # the labels of the test set must not reach the choice
-    shuffled = linear_probe(x, y, test_x, test_y[torch.randperm(400)])
-    assert shuffled.inverse_regularization == result.inverse_regularization
+    classifier = LogisticRegression(C=inverse_regularization, max_iter=500).fit(scaler.transform(x), y)
+    return classifier.predict(scaler.transform(seen))
+
+
+def test_the_probe_chooses_on_a_held_out_tenth_and_fits_again_on_all_of_training():
+    chosen, refitted = set(), 0
+    for seed in range(6):
+        (x, y), (test_x, test_y) = clouds(200, 3, 30, 3.0, 2 * seed + 1), clouds(400, 3, 30, 3.0, 2 * seed + 2)
+        result = linear_probe(x, y, test_x, test_y)
+        rest, held = hold_out(y)
+        grid = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
+        right = {c: (fitted(x[rest], y[rest], c, x[held]) == y[held].numpy()).mean() for c in grid}
+        assert result.inverse_regularization == max(right, key=right.get)
+        predicted = fitted(x, y, result.inverse_regularization, test_x)
+        assert result.top1 == (predicted == test_y.numpy()).mean()
+        per_class = [(predicted[test_y.numpy() == c] == c).mean() for c in range(3)]
+        assert result.mean_per_class == pytest.approx(np.mean(per_class), abs=1e-12)
+        refitted += (predicted != fitted(x[rest], y[rest], result.inverse_regularization, test_x)).any()
+        chosen.add(result.inverse_regularization)
+        # the labels of the test set do not reach the choice
+        shuffled = linear_probe(x, y, test_x, test_y[torch.randperm(400)])
+        assert shuffled.inverse_regularization == result.inverse_regularization
+    assert len(chosen) > 1  # else the choice was not seen
+    assert refitted > 3
+
+
+def test_a_tenth_is_held_out_of_the_probe_s_training_set():
+    rest, held = hold_out(torch.arange(200) % 7)
+    assert len(held) == 20
+    assert sorted([*rest, *held]) == list(range(200))
+    with pytest.raises(ValueError, match="two classes in nine tenths of the 2 training images"):
+        hold_out(torch.tensor([0, 1]))
 
 
 def test_unbalanced_classes_weigh_alike_in_the_mean_per_class():
@@ -165,6 +210,20 @@ def test_a_model_is_loaded_as_it_was_at_each_snapshot(run):
         torch.testing.assert_close(layers["z"], load_model(run, 2)(images.float() / 255))
     with pytest.raises(ValueError, match=r"expected one with a snapshot .*got 7; there are: 1, 2"):
         load_model(run, 7)
+
+
+def test_a_run_that_has_not_finished_is_seen_as_far_as_it_has_come(run, tmp_path):
+    shutil.copytree(run.path, tmp_path / "stopped")
+    for file in ("encoder.safetensors", "snapshots/epoch-0002.safetensors"):
+        (tmp_path / "stopped" / file).unlink()
+    stopped, images = Run.open(tmp_path / "stopped"), load_images("embedded", limit=10).images
+    assert torch.equal(embed(load_encoder(stopped), images), embed(load_encoder(run), images))
+    assert torch.equal(embed_layers(stopped, images)["z"], embed_layers(run, images)["z"])
+    assert list(embed_over_training(stopped, images)) == ["before training", "after 1 epoch"]
+    for file in (tmp_path / "stopped").glob("checkpoint*"):
+        file.unlink()
+    with pytest.raises(ValueError, match=r"expected weights in .*no epoch has been finished"):
+        load_encoder(stopped)
 
 
 def test_raw_pixels_of_large_images_are_those_of_32_by_32():
@@ -225,6 +284,11 @@ def test_duplicates_in_the_gallery_stand_side_by_side_the_lowest_id_first(run, t
     h[3] = h[5] = h[1]  # to the last bit, as copies embedded in one batch are
     Image.fromarray(images[1].permute(1, 2, 0).numpy()).save(tmp_path / "query.png")
     assert neighbors_of_file(run, tmp_path / "query.png", h, k=3)[1].tolist() == [[1, 3, 5]]
+
+
+@pytest.mark.parametrize("rows", [torch.zeros(60, 8), torch.ones(60, 8), torch.randn(1, 8).expand(60, 8)])
+def test_the_map_of_a_collapsed_encoder_is_one_place(rows):
+    assert torch.equal(map_2d(rows), torch.zeros(60, 2))
 
 
 def test_the_map_puts_close_what_is_alike():

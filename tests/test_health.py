@@ -459,6 +459,16 @@ def test_the_learning_rate_may_be_ten_times_off_the_rule_of_its_optimizer(optimi
         assert expected in text
 
 
+@pytest.mark.parametrize("batch_size", [16, 256, 4096])
+def test_under_square_root_scaling_the_rule_is_that_of_square_roots(batch_size):
+    setting = {"optimizer": "lars", "batch_size": batch_size, "loss": math.log(batch_size), "lr_scaling": "sqrt"}
+    assert ringing({**setting, "learning_rate": 0.075 * math.sqrt(batch_size)}) == {}  # SimCLR's own
+    rule = 0.3 * math.sqrt(batch_size) / 16
+    for factor, rings in ((0.099, 1), (0.101, 0), (9.9, 0), (10.1, 1)):
+        assert list(ringing({**setting, "learning_rate": rule * factor})) == ["learning rate"] * rings, factor
+    assert "0.3 x the root of batch / 256" in ringing({**setting, "learning_rate": 100 * rule})["learning rate"]
+
+
 @pytest.mark.parametrize(
     ("reading", "name", "told"),
     [

@@ -132,7 +132,7 @@ def test_a_failed_write_leaves_the_file_before_it_and_no_litter(tmp_path):
 
 def test_encoder_and_arrays_round_trip(tmp_path):
     run = Run.start(tmp_path, RunConfig())
-    with pytest.raises(ValueError, match="has not finished"):
+    with pytest.raises(ValueError, match="no epoch has been finished"):
         run.load_encoder_weights()
     weights = {"w": torch.randn(4, 3).to(memory_format=torch.contiguous_format), "b": torch.randn(4, 3, 2, 2)}
     run.save_encoder({"w": weights["w"], "b": weights["b"].to(memory_format=torch.channels_last)})

@@ -1,21 +1,24 @@
 """The protocols on a run: what they score, on what, beside what, and where it is written."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import recall_score
 from sklearn.neighbors import KNeighborsClassifier
 
 from simclr_lib import ImageSet, Run, RunConfig, load_images, train
-from simclr_lib.evaluate import accuracy
+from simclr_lib.classification import draw_per_class, score_classes, score_classification, score_draws
+from simclr_lib.evaluate import accuracy, choose_queries, linear_probe
 from simclr_lib.health import color_reading, palettes
-from simclr_lib.protocols import draw_per_class, score_classes, score_classification, score_draws
 from simclr_lib.scores import chance_scores, retrieval_scores
 from simclr_lib.scoring import (
     check_scoring,
+    fixed_queries,
     load_gallery,
     score_color,
     score_layers,
@@ -53,6 +56,8 @@ def test_retrieval_is_scored_beside_its_baselines_and_chance_and_kept(run, galle
         assert result["scores"]["chance"][metric] == [pytest.approx(chance)]
         classes = [values[gallery.labels == label].mean().item() for label in gallery.labels.unique()]
         assert result["scores"]["raw pixels"][f"{metric}, mean per class"] == [pytest.approx(np.mean(classes))]
+        shown = {gallery.class_names[label]: share for label, share in enumerate(classes)}
+        assert result["per_class"]["raw pixels"][metric] == pytest.approx(shown)
 
 
 def test_seeds_score_other_parts_of_the_set_and_classes_get_their_mean(run, gallery):
@@ -65,6 +70,9 @@ def test_seeds_score_other_parts_of_the_set_and_classes_get_their_mean(run, gall
         expected.append(retrieval_scores(h[rows], gallery.labels[rows], 2)["map@R"].nanmean().item())
     assert result["scores"]["h"]["map@R"] == pytest.approx(expected)
     assert expected[0] != expected[1]
+    by_seed = [score_retrieval(run, gallery, {"h": h}, k=2, seeds=(seed,), sample=60) for seed in (5, 6)]
+    for name, share in result["per_class"]["h"]["recall@2"].items():
+        assert share == pytest.approx(np.mean([one["per_class"]["h"]["recall@2"][name] for one in by_seed]))
 
 
 def test_unlabelled_images_are_left_out_and_a_lone_one_of_its_class_is_counted(run, gallery):
@@ -75,8 +83,8 @@ def test_unlabelled_images_are_left_out_and_a_lone_one_of_its_class_is_counted(r
     result = score_retrieval(run, some, {"h": clouds(labels.clamp(min=0))}, k=2)
     assert result["labelled_images"] == result["images"][0] == 111
     assert result["queries_alone_in_their_class"] == [1]
-    assert gallery.class_names[3] not in result["per_class"]["h"]
-    assert len(result["per_class"]["h"]) == 7
+    assert gallery.class_names[3] not in result["per_class"]["h"]["precision@2"]
+    assert len(result["per_class"]["h"]["precision@2"]) == 7
 
 
 def test_layers_compare_h_and_z_by_cosine_and_by_dot_product(run, gallery):
@@ -120,11 +128,14 @@ def test_classification_is_scikit_learn_s_on_the_same_split(run):
     for k in (20, 200):
         peer = KNeighborsClassifier(k, metric="cosine", weights=lambda distance: np.exp((1 - distance) / 0.07))
         predicted = peer.fit(h[:220], labels[:220]).predict(h[220:])
-        of = result["scores"]["h"][f"knn@{k}"]
-        assert of["top1"] == pytest.approx((predicted == labels[220:].numpy()).mean(), abs=0.013)
-        assert of["mean_per_class"] == pytest.approx(recall_score(labels[220:], predicted, average="macro"), abs=0.02)
-    probe = result["scores"]["h"]["linear probe"]
-    assert probe["inverse_regularization"] in (1e-3, 1e-2, 1e-1, 1.0, 10.0)
+        of, recall = result["scores"]["h"], recall_score(labels[220:], predicted, average="macro")
+        assert of[f"knn@{k} top1"] == [pytest.approx((predicted == labels[220:].numpy()).mean(), abs=0.013)]
+        assert of[f"knn@{k} mean_per_class"] == [pytest.approx(recall, abs=0.02)]
+    probe = linear_probe(h[:220], labels[:220], h[220:], labels[220:])
+    assert of["linear probe top1"] == [probe.top1]
+    assert of["linear probe mean_per_class"] == [probe.mean_per_class]
+    assert result["inverse_regularization"] == {"h": [probe.inverse_regularization]}
+    assert result["scores"]["chance"] == {metric: [1 / 5] for metric in of}
     assert "nothing on the test images" in result["selected_on"]
 
 
@@ -151,15 +162,32 @@ def test_the_protocol_of_caltech101_is_a_mean_over_draws_and_states_its_near_dup
     result = score_draws(run, named, {"h": h}, train_per_class=30, draws=(0, 1))
     assert result["train_images"] == [120, 120]
     assert result["test_images"] == [80, 80]
-    assert result["near_duplicates"]["share_of_test_images"] == pytest.approx(0.5)
+    assert result["near_duplicates"].startswith("Faces and Faces_easy, 50.0% of the test images, are the same")
     assert "without their labels" in result["seen"]
-    for draw, of in enumerate(result["scores"]["h"]):
+    of, methods = result["scores"]["h"], ("knn@20", "linear probe")  # 120 images have no 200 neighbours
+    assert set(of) == {f"{method} {name}" for method in methods for name in ("top1", "mean_per_class")}
+    assert result["scores"]["chance"] == {metric: [1 / 4] for metric in of}
+    for draw in (0, 1):
         rows, rest = draw_per_class(labels, 30, draw)
-        peer = LogisticRegression(C=of["linear probe"]["inverse_regularization"], max_iter=500)
+        peer = LogisticRegression(C=result["inverse_regularization"]["h"][draw], max_iter=500)
         scaled = (h - h[rows].mean(0)) / h[rows].std(0, correction=0)
         predicted = peer.fit(scaled[rows], labels[rows]).predict(scaled[rest])
-        assert of["linear probe"]["top1"] == pytest.approx((predicted == labels[rest].numpy()).mean(), abs=0.026)
-        assert set(of) == {"knn@20", "linear probe"}  # 120 images have no 200 neighbours
+        expected = (predicted == labels[rest].numpy()).mean()
+        assert of["linear probe top1"][draw] == pytest.approx(expected, abs=0.026)
+
+
+def test_a_class_without_test_images_shifts_no_label_and_a_new_one_is_refused(run, gallery):
+    labels = torch.arange(120) % 3
+    h = clouds(labels, 0.1)
+    train_set = ImageSet(gallery.images, labels, ["ant", "bee", "crab"], gallery.ids)
+    kept = (labels != 1).nonzero().squeeze(1)
+    test_set = ImageSet(gallery.images[kept], labels[kept] // 2, ["ant", "crab"], gallery.ids[kept])
+    result = score_classification(run, train_set, test_set, {"h": (h, h[kept])})
+    assert result["scores"]["h"]["linear probe mean_per_class"] == [1.0]  # crabs are found as crabs
+    assert result["classes_tested"] == 2
+    new = ImageSet(gallery.images[kept], labels[kept] // 2, ["ant", "dove"], gallery.ids[kept])
+    with pytest.raises(ValueError, match="expected the classes of train, got dove too"):
+        score_classification(run, train_set, new, {"h": (h, h[kept])})
 
 
 def test_a_class_absent_from_the_test_set_is_not_in_its_mean():
@@ -176,6 +204,21 @@ def test_the_split_follows_from_the_data_set(run, tmp_path, gallery):
         whole[name] = torch.randn(60, 3072 if name == "raw pixels" else 128)
     assert score_classes(run, test, whole)["train_images"] == 4000
     assert Run.open(run.path).summary["classification"]["test_images"] == 60
+
+
+def test_the_queries_of_a_data_set_are_one_choice_whatever_the_size_of_its_images(tmp_path):
+    rng = np.random.default_rng(int(torch.randint(1000, ())))
+    for label in range(6):
+        (tmp_path / f"class {label}").mkdir()
+        form = rng.integers(0, 256, (6, 6, 3)).astype(np.uint8)
+        for index in range(8):
+            noisy = form + rng.integers(0, 20 * label + 1, form.shape).astype(np.uint8)
+            Image.fromarray(noisy).resize((90, 60)).save(tmp_path / f"class {label}/{index}.png")
+    config = RunConfig(dataset="folder", data_root=str(tmp_path), image_size=16)
+    queries = fixed_queries(config)
+    assert queries == fixed_queries(replace(config, image_size=64, resize="crop", limit_images=10, arch="resnet18"))
+    seen = load_images("folder", root=tmp_path, image_size=32)
+    assert queries == choose_queries(seen.images.flatten(1).float(), seen.labels)
 
 
 def test_what_cannot_be_scored_is_said_before_training(gallery):
@@ -200,6 +243,12 @@ def test_what_cannot_be_scored_is_said_before_training(gallery):
     with pytest.raises(ValueError, match=r'similarity: expected "cosine" or "dot", got \'l2\''):
         check_scoring(config, gallery, k=5, train_per_class=3, similarity="l2")
     check_scoring(config, gallery, k=5, train_per_class=3, seeds=[0, 7], query_ids=[0, 119], similarity="dot")
+    pair = ImageSet(gallery.images[:40], torch.arange(40) % 2, ["ant", "bee"], gallery.ids[:40])
+    with pytest.raises(ValueError, match="expected two classes in nine tenths of the 2 training images"):
+        check_scoring(config, pair, k=5, train_per_class=1)
+    of_another = ImageSet(gallery.images, gallery.labels, [*gallery.class_names[1:], "zebra"], gallery.ids)
+    with pytest.raises(ValueError, match="test: expected the classes of train, got zebra too"):
+        check_scoring(RunConfig(), of_another, k=5, train_per_class=3)
     one_class = ImageSet(gallery.images, torch.zeros(120).long(), ["all"], gallery.ids)
     check_scoring(config, one_class, k=5, train_per_class=500)  # nothing will be classified
     check_scoring(RunConfig(), gallery, k=5, train_per_class=500)  # a test split of its own
@@ -212,5 +261,3 @@ def test_a_table_has_a_line_a_metric_and_mean_and_deviation_over_seeds():
     assert first.split() == ["precision@5", "0.6000", "±", "0.1000", "0.1000"]
     assert second.split() == ["recall@5", "1.0000", "±", "0.0000"]
     assert len(head) == len(first)  # columns end together
-    nested = {"scores": {"h": [{"knn@20": {"top1": 0.25}}, {"knn@20": {"top1": 0.75}}]}}
-    assert table(nested).split() == ["h", "knn@20", "top1", "0.5000", "±", "0.2500"]

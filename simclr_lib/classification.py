@@ -11,7 +11,7 @@ from torch import Tensor
 
 from simclr_lib.config import RunConfig
 from simclr_lib.datasets import SPLITS, ImageSet, load_images
-from simclr_lib.evaluate import Embeddings, accuracy, embed_beside_baselines, linear_probe
+from simclr_lib.evaluate import Embeddings, accuracy, embed_beside_baselines, hold_out, linear_probe
 from simclr_lib.record import Run
 from simclr_lib.retrieval import knn_predict
 
@@ -50,27 +50,27 @@ def score_classification(
 ) -> dict:
     """kNN and linear probe where the data set has a test split, under "classification".
 
-    embeddings: name -> those of the training images, the bank, and those of the test images.
+    embeddings: name -> those of the training images, the bank, and those of the test images. A class of the training
+    images may be absent from the test images, and so from the mean per class.
 
     Raises:
-        ValueError: where the two splits do not have the same classes, so that a label means two things.
+        ValueError: where the test images have a class that the training images do not have.
     """
-    if train.class_names != test.class_names:
-        apart = sorted(set(train.class_names) ^ set(test.class_names))
-        raise ValueError(f"test: expected the classes of train, got {', '.join(apart)} in one of them only; add images")
+    test_labels = _as_in_training(train, test)
     if embeddings is None:
         bank, queries = embed_beside_baselines(run, train.images), embed_beside_baselines(run, test.images)
         embeddings = {encoder: (bank[encoder], queries[encoder]) for encoder in bank}
-    scores = {
-        encoder: _classify(train_h, train.labels, test_h, test.labels)
+    tables = {
+        encoder: [_classify(train_h, train.labels, test_h, test_labels)]
         for encoder, (train_h, test_h) in embeddings.items()
     }
     values = {
         "train_images": len(train),
         "test_images": len(test),
-        "chance": 1 / len(test.labels.unique()),
+        "classes": f"{len(train.class_names)}",
+        "classes_tested": len(test_labels.unique()),
         "selected_on": f"{SELECTED_ON}; nothing on the test images",
-        "scores": scores,
+        **_scores(tables, len(train.labels.unique())),
     }
     run.add_to_summary(classification=values)
     return values
@@ -93,10 +93,10 @@ def score_draws(
     """
     embeddings = embeddings or embed_beside_baselines(run, images.images)
     splits = [draw_per_class(images.labels, train_per_class, seed) for seed in draws]
-    scores = {encoder: [] for encoder in embeddings}
-    for train, test in splits:
-        for encoder, rows in embeddings.items():
-            scores[encoder].append(_classify(rows[train], images.labels[train], rows[test], images.labels[test]))
+    tables = {
+        encoder: [_classify(rows[a], images.labels[a], rows[b], images.labels[b]) for a, b in splits]
+        for encoder, rows in embeddings.items()
+    }
     faces = [i for i, name in enumerate(images.class_names) if name in FACES]
     left_out = " (BACKGROUND_Google is left out)" if run.config.dataset == "caltech101" else ""
     tested = torch.cat([images.labels[test] for _, test in splits])
@@ -107,16 +107,13 @@ def score_draws(
         "test_images": [len(test) for _, test in splits],
         "classes": f"{len(images.class_names)}{left_out}",
         "classes_tested": len(tested.unique()),
-        "chance": 1 / len(images.labels[splits[0][0]].unique()),
         "selected_on": f"{SELECTED_ON} of each draw; nothing on the test images",
         "seen": "where the encoder was trained on these images, it saw those of the test set too, without their labels",
-        "scores": scores,
+        **_scores(tables, len(images.labels[splits[0][0]].unique())),
     }
     if len(faces) == len(FACES):
-        values["near_duplicates"] = {
-            "classes": "Faces and Faces_easy are the same photographs, whole and cut to the face",
-            "share_of_test_images": torch.isin(tested, torch.tensor(faces)).double().mean().item(),
-        }
+        share = torch.isin(tested, torch.tensor(faces)).double().mean().item()
+        values["near_duplicates"] = f"Faces and Faces_easy, {share:.1%} of the test images, are the same photographs"
     run.add_to_summary(classification=values)
     return values
 
@@ -138,12 +135,41 @@ def draw_per_class(labels: Tensor, count: int, seed: int) -> tuple[Tensor, Tenso
     return train, test
 
 
-def _classify(train_h: Tensor, train_y: Tensor, test_h: Tensor, test_y: Tensor) -> dict[str, dict[str, float]]:
+def check_classification(config: RunConfig, gallery: ImageSet, train_per_class: int) -> None:
+    """Raise a ValueError where `score_classes` on `gallery` would, before the training that it comes after."""
+    if "test" in SPLITS[config.dataset]:
+        train = load_labelled(config)
+        _as_in_training(train, gallery)
+        hold_out(train.labels)
+    else:
+        rows, _ = draw_per_class(gallery.labels, train_per_class, 0)
+        hold_out(gallery.labels[rows])
+
+
+def _as_in_training(train: ImageSet, test: ImageSet) -> Tensor:
+    """The labels of `test` as positions among the classes of `train`: a class that is absent there shifts the rest."""
+    new = sorted(set(test.class_names) - set(train.class_names))
+    if new:
+        raise ValueError(f"test: expected the classes of train, got {', '.join(new)} too; add training images of them")
+    return torch.tensor([train.class_names.index(name) for name in test.class_names])[test.labels]
+
+
+def _classify(train_h: Tensor, train_y: Tensor, test_h: Tensor, test_y: Tensor) -> dict[str, float]:
     """kNN at each k that the training set has neighbours for, and the linear probe, but not of raw pixels."""
-    results = {}
-    for k in (k for k in KNN if k <= len(train_h)):
-        top1, mean_per_class = accuracy(knn_predict(train_h, train_y, test_h, k), test_y)
-        results[f"knn@{k}"] = {"top1": top1, "mean_per_class": mean_per_class}
+    found = {f"knn@{k}": accuracy(knn_predict(train_h, train_y, test_h, k), test_y) for k in KNN if k <= len(train_h)}
+    chosen = {}
     if train_h.shape[1] <= WIDEST:
-        results["linear probe"] = linear_probe(train_h, train_y, test_h, test_y)._asdict()
-    return results
+        probe = linear_probe(train_h, train_y, test_h, test_y)
+        found["linear probe"] = probe.top1, probe.mean_per_class
+        chosen["inverse_regularization"] = probe.inverse_regularization
+    named = {method: zip(("top1", "mean_per_class"), of, strict=True) for method, of in found.items()}
+    return {f"{method} {name}": value for method, of in named.items() for name, value in of} | chosen
+
+
+def _scores(tables: Mapping[str, list[dict[str, float]]], classes: int) -> dict:
+    """Tables of `_classify`, one an encoder and draw -> "scores", chance beside them, and what the probe selected."""
+    scores = {encoder: {m: [table[m] for table in drawn] for m in drawn[0]} for encoder, drawn in tables.items()}
+    selected = {encoder: of.pop("inverse_regularization", None) for encoder, of in scores.items()}
+    metrics = dict.fromkeys(metric for of in scores.values() for metric in of)
+    scores["chance"] = {metric: [1 / classes] for metric in metrics}
+    return {"scores": scores, "inverse_regularization": {e: of for e, of in selected.items() if of is not None}}
