@@ -86,7 +86,7 @@ def new_figure(width: float, height: float, title: str | None) -> Figure:
     lines = textwrap.wrap(title, int(width * 9)) if title else []
     figure = InlineFigure(figsize=(width, height + 0.25 * len(lines) + 0.1), layout="constrained")
     if lines:
-        figure.suptitle("\n".join(lines))
+        figure.suptitle(plain("\n".join(lines)))
     return figure
 
 
@@ -144,4 +144,9 @@ def elided(text: str, width: float) -> str:
     while shown and text_to_path.get_text_width_height_descent(shown, font, ismath=False)[0] > 72 * width:
         text = text[:-1]
         shown = text + "…"
-    return shown
+    return plain(shown)
+
+
+def plain(text: str) -> str:
+    """The text with its dollar signs as such: names of files and classes are not formulas."""
+    return text.replace("$", r"\$")

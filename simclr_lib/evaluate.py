@@ -94,9 +94,15 @@ def raw_pixels(images: Tensor) -> Tensor:
 
 
 def embed_over_training(run: Run, images: Tensor) -> dict[str, Tensor]:
-    """h of `images` (N, 3, S, S) before training and at each snapshot: "before training", "after 5 epochs", ..."""
+    """h of `images` (N, 3, S, S) before training and at each snapshot: "before training", "after 5 epochs", ...
+
+    Where there is no snapshot of the end yet, the last state that was kept comes last.
+    """
     names = {0: "before training"} | {n: f"after {n} epoch{'s' if n > 1 else ''}" for n in run.snapshots}
-    return {name: embed_as_trained(run, load_model(run, n).encoder, images) for n, name in names.items()}
+    stages = {name: embed_as_trained(run, load_model(run, n).encoder, images) for n, name in names.items()}
+    if run.config.epochs not in run.snapshots:
+        stages["last checkpoint"] = embed_as_trained(run, load_encoder(run), images)
+    return stages
 
 
 def embed_layers(run: Run, images: Tensor) -> dict[str, Tensor]:

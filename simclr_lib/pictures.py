@@ -35,7 +35,8 @@ def keep(run: Run, name: str, figure: Figure) -> Figure:
 
 def training_picture(run: Run) -> Figure:
     """Loss against chance and the learning rate: loss.png."""
-    title = f"{run.config.arch} on {run.config.dataset}, {run.config.epochs} epochs"
+    epochs = f"{run.config.epochs} epoch{'s' if run.config.epochs > 1 else ''}"
+    title = f"{run.config.arch} on {run.config.dataset}, {epochs}"
     return keep(run, "loss", loss_and_rate(run.metrics(), run.config.batch_size, title))
 
 
@@ -54,9 +55,12 @@ def health_picture(run: Run) -> Figure:
 def score_picture(run: Run, name: str, metrics: Sequence[str], title: str | None = None) -> Figure:
     """Bars of what a call of `scoring` left in the summary under `name`, mean over its seeds: <name>.png."""
     scores = dict(run.summary[name]["scores"])
-    chance = scores.pop("chance")
+    chance = scores.pop("chance", {})
+    known = dict.fromkeys(metric for of in scores.values() for metric in of)
+    if not set(metrics) <= set(known):
+        raise ValueError(f"metrics: expected some of {', '.join(known)}, got {', '.join(metrics)}")
     groups = {m: {encoder: _mean(of[m]) for encoder, of in scores.items() if m in of} for m in metrics}
-    return keep(run, name, score_bars(groups, title, {m: _mean(chance[m]) for m in metrics}))
+    return keep(run, name, score_bars(groups, title, {m: _mean(chance[m]) for m in metrics if m in chance}))
 
 
 def class_picture(run: Run) -> Figure:
@@ -115,13 +119,14 @@ def _names(run: Run, other: Run) -> tuple[str, str]:
     """What tells them apart: the one setting in which they differ, else their directories."""
     differences = run.config.differences(other.config)
     if len(differences) != 1:
-        return f"{run.path.name} (this)", f"{other.path.name} (other)"
+        return f"this: {run.path.name}", f"other: {other.path.name}"
     ((setting, values),) = differences.items()
     return tuple(f"{setting.replace('_', ' ')} {value}" for value in values)
 
 
 def file_picture(run: Run, path: str, images: ImageSet, h: Tensor, k: int = 7) -> Figure:
     """The nearest of a set, with embeddings `h` (N, D), to an image file: neighbors_of_file.png."""
+    _require_rows(h, images)
     image, indices, similarities = neighbors_of_file(run, path, h, k)
     figure = neighbor_grid(
         image,
@@ -139,6 +144,7 @@ def file_picture(run: Run, path: str, images: ImageSet, h: Tensor, k: int = 7) -
 
 def map_picture(run: Run, images: ImageSet, h: Tensor, sample: int = 1500, seed: int = 0) -> Figure:
     """A map of a random `sample` of the embeddings `h` (N, D), by t-SNE, with thumbnails: map.png."""
+    _require_rows(h, images)
     rows = torch.randperm(len(h), generator=torch.Generator().manual_seed(seed))[:sample]
     some = images.subset(rows)
     title = f"t-SNE of h, {len(rows):,} images"
@@ -152,6 +158,13 @@ def _rows(
 ) -> Figure:
     found = {variant: top_k_neighbors(rows, k=k) for variant, rows in variants.items()}
     return keep(run, name, neighbor_rows(images.images, queries, found, images.labels, images.class_names, title))
+
+
+def _require_rows(h: Tensor, images: ImageSet) -> None:
+    if len(h) != len(images):
+        raise ValueError(
+            f"h: expected the embeddings of the {len(images):,} images, got {len(h):,}; embed these images"
+        )
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -24,6 +24,7 @@ from simclr_lib.canvas import (
     elided,
     frame,
     new_figure,
+    plain,
     save_figure,
     show_image,
     styled,
@@ -119,7 +120,7 @@ def neighbor_rows(
         for row, (name, tables) in enumerate(variants.items(), start=top):
             axes_row = [figure.add_subplot(grid[row, column]) for column in range(2, k + 2)]
             _show_neighbors(axes_row, query, tables, labels, gallery, class_names, cell)
-            name = textwrap.fill(name, 14, max_lines=4, placeholder="…")
+            name = plain(textwrap.fill(name, 14, max_lines=4, placeholder="…"))
             axes_row[0].set_ylabel(name, rotation=0, ha="right", va="center", fontsize=9, labelpad=6)
     for axes, heading in zip(figure.axes, ["query", *range(1, k + 1)], strict=False):
         axes.set_title(heading, color=GREY, pad=5)

@@ -219,7 +219,7 @@ def test_a_run_that_has_not_finished_is_seen_as_far_as_it_has_come(run, tmp_path
     stopped, images = Run.open(tmp_path / "stopped"), load_images("embedded", limit=10).images
     assert torch.equal(embed(load_encoder(stopped), images), embed(load_encoder(run), images))
     assert torch.equal(embed_layers(stopped, images)["z"], embed_layers(run, images)["z"])
-    assert list(embed_over_training(stopped, images)) == ["before training", "after 1 epoch"]
+    assert list(embed_over_training(stopped, images)) == ["before training", "after 1 epoch", "last checkpoint"]
     for file in (tmp_path / "stopped").glob("checkpoint*"):
         file.unlink()
     with pytest.raises(ValueError, match=r"expected weights in .*no epoch has been finished"):

@@ -31,8 +31,7 @@ from simclr_lib.scoring import (
 @pytest.fixture(scope="module")
 def run(tmp_path_factory) -> Run:
     config = RunConfig(limit_images=64, batch_size=16, epochs=2, blur=False, norm="group", device="cpu", seed=4)
-    train(config, tmp_path_factory.mktemp("run"))
-    return Run.open(tmp_path_factory.getbasetemp() / "run0")  # as a later reader has it
+    return Run.open(train(config, tmp_path_factory.mktemp("run")).path)  # as a later reader has it
 
 
 @pytest.fixture
