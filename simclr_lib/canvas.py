@@ -47,8 +47,8 @@ styled = style.context(["default", STYLE])  # not left to the reader's own style
 class InlineFigure(Figure):
     """A figure that shows itself once, as the last expression of a cell; pyplot neither knows nor needs it.
 
-    It is shown at 2x, large ones of photographs at 1x, as JPEG: a report of their PNGs takes 10 MB, slow to open and to
-    keep, and a photograph has no more to show. Their files have 2x all the same.
+    It is shown at 2x; a large one of photographs at 1x, as JPEG, since PNGs would make a report of 10 MB, and most
+    photographs show no more at 2x. Saved files have 2x in any case.
     """
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> tuple[dict, dict]:

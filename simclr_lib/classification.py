@@ -67,7 +67,7 @@ def score_classification(
     values = {
         "train_images": len(train),
         "test_images": len(test),
-        "classes": f"{len(train.class_names)}",
+        "classes": str(len(train.class_names)),
         "classes_tested": len(test_labels.unique()),
         "selected_on": f"{SELECTED_ON}; nothing on the test images",
         **_scores(tables, len(train.labels.unique())),
@@ -135,15 +135,16 @@ def draw_per_class(labels: Tensor, count: int, seed: int) -> tuple[Tensor, Tenso
     return train, test
 
 
-def check_classification(config: RunConfig, gallery: ImageSet, train_per_class: int) -> None:
+def check_classification(config: RunConfig, gallery: ImageSet, train_per_class: int, draws: Sequence[int]) -> None:
     """Raise a ValueError where `score_classes` on `gallery` would, before the training that it comes after."""
     if "test" in SPLITS[config.dataset]:
         train = load_labelled(config)
         _as_in_training(train, gallery)
         hold_out(train.labels)
     else:
-        rows, _ = draw_per_class(gallery.labels, train_per_class, 0)
-        hold_out(gallery.labels[rows])
+        for seed in draws:
+            rows, _ = draw_per_class(gallery.labels, train_per_class, seed)
+            hold_out(gallery.labels[rows])
 
 
 def _as_in_training(train: ImageSet, test: ImageSet) -> Tensor:
@@ -151,6 +152,8 @@ def _as_in_training(train: ImageSet, test: ImageSet) -> Tensor:
     new = sorted(set(test.class_names) - set(train.class_names))
     if new:
         raise ValueError(f"test: expected the classes of train, got {', '.join(new)} too; add training images of them")
+    if len(test) == 0 or int(test.labels.min()) < 0:
+        raise ValueError("test: expected a label for every image, got some without; use subset(labels >= 0)")
     return torch.tensor([train.class_names.index(name) for name in test.class_names])[test.labels]
 
 

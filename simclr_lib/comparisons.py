@@ -1,4 +1,4 @@
-"""Figures that set encoders beside one another: scores, precision by class, and a map. `canvas` says how they look."""
+"""Figures of what encoders reached: scores, precision by class, a map of embeddings. `canvas` says how they look."""
 
 import math
 from collections.abc import Mapping, Sequence

@@ -114,6 +114,11 @@ class RunConfig:
         return self.store_size or self.image_size
 
     @property
+    def seen_center(self) -> float:
+        """The share of an image's side that evaluation sees: 224 / 256 where it is cropped to 256 and seen at 224."""
+        return min(1.0, self.image_size / self.actual_store_size) if self.resize == "crop" else 1.0
+
+    @property
     def image_options(self) -> dict:
         """The arguments of `load_images` after name, split and root."""
         return {

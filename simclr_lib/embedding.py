@@ -15,13 +15,13 @@ def embed(
     batch_size: int = 256,
     image_size: int | None = None,
     progress: bool = True,
-    resize: str = "squash",
+    center: float = 1.0,
 ) -> Tensor:
     """h of every image: (N, 3, S, S) uint8 or float in [0, 1] -> (N, D) float32 on the CPU; z, where given a SimCLR.
 
-    The encoder runs in eval mode on the device where it is, and is left in the mode it came in. Images of another
-    side than `image_size`, if that is given, are resized (bilinear, antialiased) first; with `resize="crop"` their
-    centre is cut out of larger ones, as of ImageNet's, which are kept at 256 and seen at 224.
+    The encoder runs in eval mode on the device where it is, and is left in the mode it came in. Of an image it sees
+    the centre, this share of its side (`center`). What then has another side than `image_size`, if that is given, is
+    resized (bilinear, antialiased).
 
     Raises:
         ValueError: if `images` is not (N, 3, S, S) with at least one image.
@@ -34,7 +34,7 @@ def embed(
     try:
         with progress_bar(len(images), "embedding", "images", leave=False, show=progress) as bar:
             for batch in images.split(batch_size):
-                views = _prepare(batch.to(weight.device), image_size, resize).to(weight.dtype)
+                views = _prepare(batch.to(weight.device), image_size, center).to(weight.dtype)
                 embeddings.append(encoder(views).float().cpu())
                 bar.update(len(batch))
     finally:
@@ -42,10 +42,10 @@ def embed(
     return torch.cat(embeddings)
 
 
-def _prepare(images: Tensor, image_size: int | None, resize: str) -> Tensor:
+def _prepare(images: Tensor, image_size: int | None, center: float) -> Tensor:
     images = images if images.is_floating_point() else images.float() / 255
+    side = round(center * images.shape[-1])
+    images = center_crop(images, [side, side]) if side < images.shape[-1] else images
     if image_size is None or images.shape[-2:] == (image_size, image_size):
         return images
-    if resize == "crop" and images.shape[-1] > image_size:
-        return center_crop(images, [image_size, image_size])
     return F.interpolate(images, size=(image_size, image_size), mode="bilinear", antialias=True)

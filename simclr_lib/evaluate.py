@@ -70,7 +70,7 @@ def _device(run: Run) -> torch.device:
 def embed_as_trained(run: Run, encoder: nn.Module, images: Tensor, progress: bool = True) -> Tensor:
     """`embed`, with images (N, 3, S, S) brought to the side of the run's views as its configuration says."""
     config = run.config
-    return embed(encoder, images, image_size=config.image_size, progress=progress, resize=config.resize)
+    return embed(encoder, images, image_size=config.image_size, progress=progress, center=config.seen_center)
 
 
 def embed_beside_baselines(run: Run, images: Tensor) -> dict[str, Tensor]:
@@ -101,12 +101,14 @@ def embed_over_training(run: Run, images: Tensor) -> dict[str, Tensor]:
     names = {0: "before training"} | {n: f"after {n} epoch{'s' if n > 1 else ''}" for n in run.snapshots}
     stages = {name: embed_as_trained(run, load_model(run, n).encoder, images) for n, name in names.items()}
     if run.config.epochs not in run.snapshots:
-        stages["last checkpoint"] = embed_as_trained(run, load_encoder(run), images)
+        last = "after training" if run.finished else "last checkpoint"
+        stages[last] = embed_as_trained(run, load_encoder(run), images)
     return stages
 
 
 def embed_layers(run: Run, images: Tensor) -> dict[str, Tensor]:
-    """h, which evaluation uses, and z, which the loss sees, after training: "h" (N, D) and "z" (N, P).
+    """h, which evaluation uses, and z, which the loss sees, after training or at the last checkpoint: "h" (N, D) and
+    "z" (N, P).
 
     Raises:
         ValueError: where neither snapshot nor checkpoint is left; encoder.safetensors has no projection head.

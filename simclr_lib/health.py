@@ -13,7 +13,7 @@ from torch import Tensor
 
 PALETTE_LEVELS = 5  # of each of red, green and blue
 COLOR_NEIGHBORS = 5  # nearest neighbours whose colours are compared with their query's
-RATE_RULE = {  # learning rate at batch 256, and where it is from; linear in the batch
+RATE_RULE = {  # learning rate at batch 256, and where it is from; see `alarms` for other batches
     "sgd": 0.1,  # Goyal et al. 2017, arXiv:1706.02677
     "lars": 0.3,  # SimCLR, section 2.2
     "adamw": 1.5e-4,  # Chen, Xie and He 2021, arXiv:2104.02057 (MoCo v3), section 4
@@ -193,8 +193,8 @@ def alarms(
         "learning rate": (
             not rule / 10 <= learning_rate <= rule * 10,
             f"The learning rate is far from the rule: {learning_rate:g}, where {optimizer} at batch {batch_size:,} has "
-            f"{rule:g} ({RATE_RULE[optimizer]:g} x {'the root of ' if by_root else ''}batch / 256). Set learning_rate, "
-            "or lr_scaling.",
+            f"{rule:g} ({RATE_RULE[optimizer]:g} x {'sqrt(batch / 256)' if by_root else 'batch / 256'}). "
+            "Set learning_rate, or lr_scaling.",
         ),
     }
     return {name: text for name, (rings, text) in ringing.items() if rings}

@@ -1,4 +1,4 @@
-"""Figures of a run's training: loss beside learning rate, similarities and health over the epochs.
+"""Figures of training: losses of one run or several, learning rate, similarities and health over the epochs.
 
 Records are those of metrics.jsonl, as `Run.metrics` returns them. `canvas` says how figures look.
 """

@@ -53,7 +53,8 @@ def health_picture(run: Run) -> Figure:
 
 
 def score_picture(run: Run, name: str, metrics: Sequence[str], title: str | None = None) -> Figure:
-    """Bars of what a call of `scoring` left in the summary under `name`, mean over its seeds: <name>.png."""
+    """Bars of what a call of `scoring` or `classification` left in the summary under `name`, mean over its seeds or
+    draws: <name>.png."""
     scores = dict(run.summary[name]["scores"])
     chance = scores.pop("chance", {})
     known = dict.fromkeys(metric for of in scores.values() for metric in of)
@@ -65,7 +66,8 @@ def score_picture(run: Run, name: str, metrics: Sequence[str], title: str | None
 
 def class_picture(run: Run) -> Figure:
     """precision@k class by class, from the summary's retrieval scores: per_class.png."""
-    shares = {encoder: next(iter(of.values())) for encoder, of in run.summary["retrieval"]["per_class"].items()}
+    tables = run.summary["retrieval"]["per_class"]
+    shares = {encoder: of[m] for encoder, of in tables.items() for m in of if m.startswith("precision@")}
     drawn = {name: shares[name] for name in ("trained encoder", "untrained encoder")}
     return keep(run, "per_class", class_bars(drawn, shares["chance"], "Precision of the neighbours, class by class"))
 

@@ -109,7 +109,8 @@ def neighbor_rows(
     marked as in `neighbor_grid`.
     Raises ValueError where the tables are not of one shape, and where there is no query or no variant.
     """
-    k, named, gallery = _width(variants, len(images)), any(variants), gallery or (images, labels)
+    named = list(variants) != [""]  # the one variant of `neighbor_grid` has no name
+    k, gallery = _width(variants, len(images)), gallery or (images, labels)
     cell = CELL if k <= 6 and not named else 1.0
     text = 0.25 if labels is None and gallery[1] is None else 0.4  # inches, of one line or two
     heights = ([1] * len(variants) + [0.15] * named) * count("query_ids", query_ids)  # a gap after each block

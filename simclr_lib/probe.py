@@ -33,8 +33,8 @@ class Probe:
     def read(self, model: SimCLR) -> dict:
         """The reading of `health`, and how many positive and other pairs lie in each bin of similarity."""
         z_a, z_b = (embed(model, views, progress=False) for views in self.views)
-        size, resize = self.config.image_size, self.config.resize
-        h = embed(model.encoder, self.images, image_size=size, progress=False, resize=resize)
+        size, center = self.config.image_size, self.config.seen_center
+        h = embed(model.encoder, self.images, image_size=size, progress=False, center=center)
         values = reading(z_a, z_b, h, self.palettes)
         if values["finite"]:
             for name, pairs in zip(("positives", "others"), similarities(z_a, z_b), strict=True):

@@ -208,7 +208,7 @@ class Run:
         return load_file(self.path / f"snapshots/epoch-{epochs:04}.safetensors")
 
     def load_encoder_weights(self) -> dict[str, "Tensor"]:
-        """The encoder's weights: trained, or of the last checkpoint where training has not finished, or stopped."""
+        """The encoder's weights after training, or, before its end, at the last checkpoint."""
         from safetensors.torch import load_file
 
         file = self.path / "encoder.safetensors"

@@ -32,21 +32,20 @@ from simclr_lib.scores import chance_scores, per_class, retrieval_scores
 SHOWN = 10  # neighbours of every image that are kept and shown
 
 
-def load_gallery(config: RunConfig) -> ImageSet:
-    """The images that a run of `config` is scored on: the test split where the data set has one, else all of it."""
-    return _load_gallery(config)
+def load_gallery(config: RunConfig, **options: Any) -> ImageSet:
+    """The images that a run of `config` is scored on: the test split where the data set has one, else all of it.
+
+    options: of `load_images`, in the place of the configuration's.
+    """
+    split = "test" if "test" in SPLITS[config.dataset] else config.split
+    return load_images(config.dataset, split, config.data_root, **{**config.image_options, "limit": None, **options})
 
 
 def fixed_queries(config: RunConfig, count: int = 6) -> list[int]:
     """Positions in the gallery of `count` images to show the neighbours of: `choose_queries` by raw pixels at 32x32,
     the same for every run on a data set, whatever its encoder and the size of its images."""
-    small = _load_gallery(config, image_size=PIXELS, resize="squash")
+    small = load_gallery(config, image_size=PIXELS, resize="squash")
     return choose_queries(raw_pixels(small.images), small.labels, count)
-
-
-def _load_gallery(config: RunConfig, **options: Any) -> ImageSet:
-    split = "test" if "test" in SPLITS[config.dataset] else config.split
-    return load_images(config.dataset, split, config.data_root, **{**config.image_options, "limit": None, **options})
 
 
 def check_scoring(
@@ -66,10 +65,10 @@ def check_scoring(
     _check_list("query_ids", query_ids, len(gallery))
     if train_per_class < 1:
         raise ValueError(f"train_per_class: expected at least 1 image of each class, got {train_per_class}")
+    for rows in _samples(gallery.labels, seeds, sample):
+        chance_scores(gallery.labels[rows], k)  # refuses what retrieval_scores would refuse
     if len(gallery.labels[gallery.labels >= 0].unique()) > 1:
-        (rows,) = _samples(gallery.labels, (0,), sample)
-        check_k(k, len(rows) - 1)
-        check_classification(config, gallery, train_per_class)
+        check_classification(config, gallery, train_per_class, seeds)
 
 
 def score_retrieval(
@@ -162,9 +161,10 @@ def _mean_and_deviation(values: list[float]) -> str:
 def _check_list(name: str, values: Sequence[int], end: int, least: int = 0) -> None:
     is_list = isinstance(values, Sequence) and not isinstance(values, str)
     if not is_list or len(values) < least or not all(type(value) is int and 0 <= value < end for value in values):
+        some = "a list, not empty," if least else "a list"
         raise ValueError(
-            f"{name}: expected a list of at least {least} whole numbers from 0 to {end - 1}, got {values!r}; "
-            "papermill takes a list as -y 'NAME: [0, 1]'"
+            f"{name}: expected {some} of whole numbers from 0 to {end - 1}, got {values!r}; papermill takes a list as "
+            "-y 'NAME: [0, 1]', python -m simclr_lib run as -p NAME '[0, 1]'"
         )
 
 

@@ -134,7 +134,8 @@ def load_training_images(config: RunConfig) -> ImageSet:
 
 def keep_out(config: RunConfig, images: ImageSet) -> tuple[Tensor, ImageSet]:
     """Which of `images` are trained on, by position, and at most 256 that training never sees, to read health on:
-    images of the test split where there is one on disk, else a seeded twentieth of `images`, or 16 of 160 and more.
+    images of the test split where there is one on disk, else a seeded twentieth of `images`, but at least 16, or, below
+    160 images, a tenth.
     Reading health on a tenth, every epoch, would take more than 5% of the training time.
 
     Raises:

@@ -58,17 +58,26 @@ def test_images_of_another_side_are_resized():
     torch.testing.assert_close(embed(encoder, images, image_size=32), embed(encoder, small))
 
 
-def test_of_larger_images_that_were_cropped_the_centre_is_seen():
+def test_of_an_image_the_centre_is_seen():
     encoder, images = build_encoder("convnet", stem="cifar", norm="group"), torch.rand(3, 3, 48, 48)
-    seen = embed(encoder, images, image_size=32, resize="crop")
-    torch.testing.assert_close(seen, embed(encoder, images[:, :, 8:40, 8:40]))
-    large = F.interpolate(images, size=(64, 64), mode="bilinear", antialias=True)
-    torch.testing.assert_close(embed(encoder, images, image_size=64, resize="crop"), embed(encoder, large))
+    cut = images[:, :, 8:40, 8:40]
+    torch.testing.assert_close(embed(encoder, images, image_size=32, center=2 / 3), embed(encoder, cut))
+    torch.testing.assert_close(embed(encoder, images, center=2 / 3), embed(encoder, cut))
+    small = F.interpolate(cut, size=(24, 24), mode="bilinear", antialias=True)
+    torch.testing.assert_close(embed(encoder, images, image_size=24, center=2 / 3), embed(encoder, small))
 
 
-def test_a_run_sees_the_gallery_as_its_configuration_says(run, tmp_path):
+@pytest.mark.parametrize(
+    ("options", "share"),
+    [({"store_size": 40}, 1), ({"store_size": 40, "resize": "crop"}, 0.8), ({"resize": "crop"}, 1)],
+)
+def test_evaluation_sees_of_an_image_what_the_configuration_says(options, share):
+    assert RunConfig(image_size=32, **options).seen_center == share
+
+
+def test_a_run_sees_the_gallery_as_its_configuration_says(run):
     images = torch.randint(0, 256, (5, 3, 40, 40), dtype=torch.uint8)
-    cropping = Run(run.path, replace(run.config, resize="crop"))
+    cropping = Run(run.path, replace(run.config, resize="crop", store_size=40))
     expected = embed(load_encoder(run), images[:, :, 4:36, 4:36])
     torch.testing.assert_close(embed_beside_baselines(cropping, images)["trained encoder"], expected)
     torch.testing.assert_close(embed_over_training(cropping, images)["after 2 epochs"], expected)
@@ -214,7 +223,7 @@ def test_a_model_is_loaded_as_it_was_at_each_snapshot(run):
 
 def test_a_run_that_has_not_finished_is_seen_as_far_as_it_has_come(run, tmp_path):
     shutil.copytree(run.path, tmp_path / "stopped")
-    for file in ("encoder.safetensors", "snapshots/epoch-0002.safetensors"):
+    for file in ("status.json", "encoder.safetensors", "snapshots/epoch-0002.safetensors"):
         (tmp_path / "stopped" / file).unlink()
     stopped, images = Run.open(tmp_path / "stopped"), load_images("embedded", limit=10).images
     assert torch.equal(embed(load_encoder(stopped), images), embed(load_encoder(run), images))

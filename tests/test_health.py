@@ -466,7 +466,7 @@ def test_under_square_root_scaling_the_rule_is_that_of_square_roots(batch_size):
     rule = 0.3 * math.sqrt(batch_size) / 16
     for factor, rings in ((0.099, 1), (0.101, 0), (9.9, 0), (10.1, 1)):
         assert list(ringing({**setting, "learning_rate": rule * factor})) == ["learning rate"] * rings, factor
-    assert "0.3 x the root of batch / 256" in ringing({**setting, "learning_rate": 100 * rule})["learning rate"]
+    assert "0.3 x sqrt(batch / 256)" in ringing({**setting, "learning_rate": 100 * rule})["learning rate"]
 
 
 @pytest.mark.parametrize(

@@ -11,10 +11,10 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from simclr_lib import Augment, Run, RunConfig, load_images, train
+from simclr_lib import Augment, Run, RunConfig, embed, load_images, train
 from simclr_lib.datasets import ImageSet
 from simclr_lib.embedded import generate
-from simclr_lib.health import palettes, reading
+from simclr_lib.health import color_reading, palettes, reading
 from simclr_lib.model import SimCLR, build_encoder
 from simclr_lib.probe import BINS, Probe
 from simclr_lib.progress import progress_bar
@@ -378,6 +378,15 @@ def test_an_embedding_that_is_not_finite_is_recorded_and_rings(tmp_path, capsys)
     assert health(run) == [{"kind": "health", "step": 3, "epochs": 1, "finite": False}]
     assert list(run.summary["alarms"]) == ["non-finite"]
     assert "ALARM after epoch 1: An embedding is not finite" in capsys.readouterr().out
+
+
+def test_the_probe_sees_of_its_images_what_evaluation_sees():
+    config, images = RunConfig(**TINY, store_size=20, resize="crop"), torch.randint(0, 256, (16, 3, 20, 20)).byte()
+    model = SimCLR(build_encoder("convnet", norm="group", image_size=16))
+    h = embed(model.encoder, images[:, :, 2:18, 2:18])
+    expected = color_reading(h, palettes(images))
+    read = Probe(images, config).read(model)
+    assert {name: read[name] for name in expected} == pytest.approx(expected, abs=1e-4)
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])

@@ -187,6 +187,9 @@ def test_a_class_without_test_images_shifts_no_label_and_a_new_one_is_refused(ru
     new = ImageSet(gallery.images[kept], labels[kept] // 2, ["ant", "dove"], gallery.ids[kept])
     with pytest.raises(ValueError, match="expected the classes of train, got dove too"):
         score_classification(run, train_set, new, {"h": (h, h[kept])})
+    unlabelled = ImageSet(gallery.images, labels - 1, ["ant", "bee", "crab"], gallery.ids)
+    with pytest.raises(ValueError, match="test: expected a label for every image"):
+        score_classification(run, train_set, unlabelled, {"h": (h, h)})
 
 
 def test_a_class_absent_from_the_test_set_is_not_in_its_mean():
@@ -230,14 +233,12 @@ def test_what_cannot_be_scored_is_said_before_training(gallery):
     with pytest.raises(ValueError, match="sample: expected 2 to the 120 labelled images, got 121"):
         check_scoring(config, gallery, k=5, train_per_class=3, sample=121)
     with pytest.raises(
-        ValueError, match=r"seeds: expected a list of at least 1 whole numbers .*, got '\[0\]'; papermill takes .* -y"
+        ValueError, match=r"seeds: expected a list, not empty, of whole numbers .*, got '\[0\]'; papermill takes .* -y"
     ):
         check_scoring(config, gallery, k=5, train_per_class=3, seeds="[0]")
-    with pytest.raises(ValueError, match="seeds: expected a list of at least 1 whole"):
+    with pytest.raises(ValueError, match="seeds: expected a list, not empty, of whole"):
         check_scoring(config, gallery, k=5, train_per_class=3, seeds=[])
-    with pytest.raises(
-        ValueError, match=r"query_ids: expected a list of at least 0 whole numbers from 0 to 119, got \[3, 120\]"
-    ):
+    with pytest.raises(ValueError, match=r"query_ids: expected a list of whole numbers from 0 to 119, got \[3, 120\]"):
         check_scoring(config, gallery, k=5, train_per_class=3, query_ids=[3, 120])
     with pytest.raises(ValueError, match=r'similarity: expected "cosine" or "dot", got \'l2\''):
         check_scoring(config, gallery, k=5, train_per_class=3, similarity="l2")
@@ -248,7 +249,14 @@ def test_what_cannot_be_scored_is_said_before_training(gallery):
     of_another = ImageSet(gallery.images, gallery.labels, [*gallery.class_names[1:], "zebra"], gallery.ids)
     with pytest.raises(ValueError, match="test: expected the classes of train, got zebra too"):
         check_scoring(RunConfig(), of_another, k=5, train_per_class=3)
+    lone = ImageSet(gallery.images[:30], torch.arange(30) // 2, [f"class {c}" for c in range(15)], gallery.ids[:30])
+    with pytest.raises(
+        ValueError, match="labels: expected a label from 0 for each of at least 2 images, two of a class"
+    ):
+        check_scoring(config, lone, k=1, train_per_class=1, sample=2, seeds=range(9))  # for one seed, two of a class
     one_class = ImageSet(gallery.images, torch.zeros(120).long(), ["all"], gallery.ids)
+    with pytest.raises(ValueError, match="k: expected 1 to 4, the rows to choose from, got 5"):
+        check_scoring(config, one_class, k=5, train_per_class=500, sample=5)
     check_scoring(config, one_class, k=5, train_per_class=500)  # nothing will be classified
     check_scoring(RunConfig(), gallery, k=5, train_per_class=500)  # a test split of its own
 
