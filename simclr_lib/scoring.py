@@ -30,6 +30,7 @@ from simclr_lib.retrieval import check_k, check_similarity
 from simclr_lib.scores import chance_scores, per_class, retrieval_scores
 
 SHOWN = 10  # neighbours of every image that are kept and shown
+COLUMNS = 5  # of a table, as many as a page of JupyterLab is wide
 
 
 def load_gallery(config: RunConfig, **options: Any) -> ImageSet:
@@ -142,8 +143,13 @@ def score_color(
 
 def table(values: dict) -> str:
     """What a call here or in `classification` returned: a line a metric, a column an encoder, each with its mean over
-    the seeds or draws ± their deviation."""
+    the seeds or draws ± their deviation. More encoders than a page is wide come in parts, one below the other."""
     scores = values["scores"]
+    parts = [dict(list(scores.items())[start : start + COLUMNS]) for start in range(0, len(scores), COLUMNS)]
+    return "\n\n".join(map(_table, parts))
+
+
+def _table(scores: dict) -> str:
     metrics = dict.fromkeys(metric for of in scores.values() for metric in of)
     margin, widths = max(map(len, metrics)), {name: max(len(name), 15) + 3 for name in scores}
     lines = [" " * margin + "".join(f"{name:>{width}}" for name, width in widths.items())]

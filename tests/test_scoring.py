@@ -268,3 +268,12 @@ def test_a_table_has_a_line_a_metric_and_mean_and_deviation_over_seeds():
     assert first.split() == ["precision@5", "0.6000", "±", "0.1000", "0.1000"]
     assert second.split() == ["recall@5", "1.0000", "±", "0.0000"]
     assert len(head) == len(first)  # columns end together
+
+
+def test_a_table_wider_than_a_page_comes_in_parts():
+    scores = {f"after {epochs} epochs": {"precision@5, mean per class": [epochs / 10] * 2} for epochs in range(7)}
+    parts = [part.splitlines() for part in table({"scores": scores}).split("\n\n")]
+    assert [len(part) for part in parts] == [2, 2]
+    assert max(len(line) for part in parts for line in part) <= 120
+    shown = [line.split("class")[1].split()[::3] for _, line in parts]
+    assert shown[0] + shown[1] == [f"{epochs / 10:.4f}" for epochs in range(7)]
