@@ -1,6 +1,8 @@
 # Python 3.11 or newer and make are all that these need; each makes .venv on first use.
 PYTHON ?= python3
 BIN := .venv/bin
+# Tests run side by side, each on one thread.
+WORKERS ?= 2
 
 .PHONY: demo test test-slow lab lint
 
@@ -8,7 +10,7 @@ demo: .venv/installed  ## execute the quickstart; prints where its report lies
 	$(BIN)/python -m simclr_lib run notebooks/00_quickstart.ipynb
 
 test: .venv/installed  ## the whole test suite, but what takes minutes
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
 test-slow: .venv/installed  ## what takes minutes
 	$(BIN)/python -m pytest -m slow

@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # workers of two threads each, on two cores, wait for each other
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 SHARED_DATA = Path(os.environ.get("SIMCLR_SHARED_DATA") or Path(__file__).parents[2] / "shared/data")
 
 
