@@ -26,10 +26,14 @@ def environment() -> dict:
 
 
 def commit() -> dict:
-    """{"commit": hash, "dirty": whether tracked files differ from it}, of the project root; None where unknown."""
+    """{"commit": hash, "dirty": whether tracked files differ from it}, of the project root; None where unknown.
+
+    What runs/ holds came out of the code and is not counted: a committed report is not dirty for being made anew.
+    """
     try:
         head = _git("rev-parse", "HEAD")
-        return {"commit": head, "dirty": bool(_git("status", "--porcelain", "--untracked-files=no"))}
+        changed = _git("status", "--porcelain", "--untracked-files=no", "--", ".", ":(exclude)runs")
+        return {"commit": head, "dirty": bool(changed)}
     except (OSError, subprocess.CalledProcessError):
         return {"commit": None, "dirty": None}
 

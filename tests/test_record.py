@@ -46,11 +46,16 @@ def test_the_commit_and_whether_the_tree_was_dirty(tmp_path, monkeypatch):
     (tmp_path / "notebooks").mkdir()
     monkeypatch.chdir(tmp_path)
     assert commit() == {"commit": None, "dirty": None}
-    (tmp_path / "file").write_text("a")
+    report = tmp_path / "runs/first/report.ipynb"
+    report.parent.mkdir(parents=True)
+    for file in (tmp_path / "file", report):
+        file.write_text("a")
     git = ["git", "-c", "user.name=a", "-c", "user.email=a@b"]
-    for arguments in (["init", "-q"], ["add", "file"], ["commit", "-qm", "first"]):
+    for arguments in (["init", "-q"], ["add", "."], ["commit", "-qm", "first"]):
         subprocess.run([*git, *arguments], check=True)
     head = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True).stdout.strip()
+    assert commit() == {"commit": head, "dirty": False}
+    report.write_text("b")  # a committed report, executed again
     assert commit() == {"commit": head, "dirty": False}
     (tmp_path / "file").write_text("b")
     assert commit() == {"commit": head, "dirty": True}
