@@ -38,10 +38,10 @@ def score_bars(
     title: str | None = None,
     chance: float | Mapping[str, float] | None = None,
 ) -> Figure:
-    """Horizontal bars in groups, each with its value: scores[group][name], shares in [0, 1].
+    """Horizontal bars in groups, each with its value: scores[group][name], shares in [0, 1] or correlations in [-1, 1].
 
-    chance: one share for all groups, or a share per group; a group that it does not name has no line.
-    Raises ValueError on a score outside [0, 1] and where there is none.
+    chance: one score for all groups, or one per group; a group that it does not name has no line.
+    Raises ValueError on a score outside [-1, 1] and where there is none.
     """
     count("scores", scores)
     names = list(dict.fromkeys(name for group in scores.values() for name in group))
@@ -52,7 +52,8 @@ def score_bars(
     for top, (group, bars) in zip(tops, scores.items(), strict=False):
         ticks += [(top, group, "bold"), *((top + y, name, "normal") for y, name in enumerate(bars, start=1))]
         _draw_group(axes, top, bars, colors, chance.get(group) if isinstance(chance, Mapping) else chance)
-    axes.set(xlim=(0, 1.12), ylim=(tops[-1] - 0.4, -0.6), xlabel="score", xticks=np.linspace(0, 1, 6))
+    low = -1 if any(value < 0 for group in scores.values() for value in group.values()) else 0
+    axes.set(xlim=(low, 1.12), ylim=(tops[-1] - 0.4, -0.6), xlabel="score", xticks=np.arange(low, 1.1, 0.2))
     places, labels, weights = zip(*ticks, strict=True)
     axes.set_yticks(places, labels)
     for text, weight in zip(axes.get_yticklabels(), weights, strict=True):
@@ -219,8 +220,8 @@ def _draw_group(
         axes.text(chance, top + 0.3, f"chance {chance:.3f}", ha=side, fontsize=SMALL)
     behind = {"facecolor": "white", "edgecolor": "none", "pad": 1}  # keeps the line of chance out of the digits
     for y, (name, value) in enumerate(bars.items(), start=1):
-        if not 0 <= value <= 1:
-            raise ValueError(f"scores: expected shares in [0, 1], got {value} for {name}; divide percentages by 100")
+        if not -1 <= value <= 1:
+            raise ValueError(f"scores: expected some in [-1, 1], got {value} for {name}; divide percentages by 100")
         axes.barh(top + y, value, height=0.72, color=colors[name])
         place = {"xytext": (4, 0), "textcoords": "offset points", "va": "center"}
-        axes.annotate(f"{value:.3f}", (value, top + y), fontsize=9, bbox=behind, **place)
+        axes.annotate(f"{value:.3f}", (max(value, 0), top + y), fontsize=9, bbox=behind, **place)

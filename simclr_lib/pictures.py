@@ -4,6 +4,7 @@ Queries are positions in `images`; k neighbours are shown of each.
 """
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import torch
 from matplotlib.figure import Figure
@@ -67,9 +68,10 @@ def score_picture(run: Run, name: str, metrics: Sequence[str], title: str | None
 def class_picture(run: Run) -> Figure:
     """precision@k class by class, from the summary's retrieval scores: per_class.png."""
     tables = run.summary["retrieval"]["per_class"]
-    shares = {encoder: of[m] for encoder, of in tables.items() for m in of if m.startswith("precision@")}
-    drawn = {name: shares[name] for name in ("trained encoder", "untrained encoder")}
-    return keep(run, "per_class", class_bars(drawn, shares["chance"], "Precision of the neighbours, class by class"))
+    (metric,) = (metric for metric in tables["chance"] if metric.startswith("precision@"))
+    shares = {encoder: of[metric] for encoder, of in reversed(tables.items())}  # the trained encoder comes last
+    chance = shares.pop("chance")
+    return keep(run, "per_class", class_bars(shares, chance, f"{metric}, class by class"))
 
 
 def neighbor_picture(
@@ -80,10 +82,10 @@ def neighbor_picture(
     k: int = 7,
     similarity: str = "cosine",
     name: str = "neighbors",
+    title: str = "Nearest neighbours after training",
 ) -> Figure:
     """The nearest of the embeddings `h` (N, D) to each query: <name>.png."""
-    found = top_k_neighbors(h, k=k, similarity=similarity)
-    title = f"Nearest neighbours after training ({similarity})"
+    found, title = top_k_neighbors(h, k=k, similarity=similarity), f"{title} ({similarity})"
     figure = neighbor_grid(images.images, queries, *found, images.labels, images.class_names, title=title)
     return keep(run, name, figure)
 
@@ -139,7 +141,7 @@ def file_picture(run: Run, path: str, images: ImageSet, h: Tensor, k: int = 7) -
         images.class_names,
         images.images,
         images.labels,
-        f"Nearest to {path}",
+        f"Nearest to {Path(path).name}",
     )
     return keep(run, "neighbors_of_file", figure)
 

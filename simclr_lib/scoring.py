@@ -1,8 +1,8 @@
 """The field's protocols on a run: one call each after `Run.open(path)`, whose results go into its summary.json.
 
 Every call takes what is to be compared as `embeddings`, name -> (N, D) of the images at hand, and by default compares
-the trained encoder with the untrained one and raw pixels; chance is always beside them. Nothing is selected on images
-that are scored.
+the trained encoder with the untrained one and raw pixels. Chance stands beside every share; of a colour reading it is
+0. Nothing is selected on images that are scored.
 """
 
 import math

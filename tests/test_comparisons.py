@@ -37,6 +37,15 @@ def test_score_bars_print_their_values_and_chance():
     assert_legible(figure)
 
 
+def test_a_correlation_below_0_has_its_bar_to_the_left_and_its_value_beside_it():
+    figure = score_bars({"following colour": {"h": -0.25, "z": 0.5}})
+    (axes,) = figure.axes
+    assert [bar.get_width() for bar in axes.patches] == [-0.25, 0.5]
+    assert axes.get_xlim()[0] == -1
+    assert {text.get_text(): text.xy[0] for text in axes.texts} == {"-0.250": 0, "0.500": 0.5}
+    assert_legible(figure)
+
+
 @pytest.mark.parametrize(("chance", "lines"), [(None, 0), (0.02, 2), (0.97, 2), ({"class": 0.5}, 1)])
 def test_score_bars_are_legible_wherever_chance_is(chance, lines):
     figure = score_bars(SCORES, chance=chance)
@@ -276,7 +285,7 @@ def test_a_map_is_the_same_each_time_and_a_picture(tmp_path):
     ("draw", "message"),
     [
         (lambda: score_bars({}), r"scores: expected at least one"),
-        (lambda: score_bars({"a": {"x": 61.0}}), r"scores: expected shares in \[0, 1\], got 61.0 for x"),
+        (lambda: score_bars({"a": {"x": 61.0}}), r"scores: expected some in \[-1, 1\], got 61.0 for x"),
         (lambda: class_bars({}), r"scores: expected at least one"),
         (lambda: class_bars({"h": {}}), r"scores of the first encoder: expected at least one"),
         (lambda: class_bars({"h": {"ant": math.nan}}), r"scores of the first encoder: expected at least one"),
