@@ -18,6 +18,7 @@ from simclr_lib.retrieval import knn_predict
 KNN = (20, 200)  # neighbours that vote, as Wu et al. 2018 and SimSiam have it
 SELECTED_ON = "the probe's regularisation on a held-out tenth of the training images"
 WIDEST = 2048  # dimensions that are probed: an encoder's; 3,072 raw pixels of 50,000 images would take an hour
+Classified = tuple[dict[str, float], float | None]  # metric -> score; the probe's inverse regularisation
 FACES = ("Faces", "Faces_easy")  # of Caltech-101: the same photographs, whole and cut to the face
 
 
@@ -157,22 +158,22 @@ def _as_in_training(train: ImageSet, test: ImageSet) -> Tensor:
     return torch.tensor([train.class_names.index(name) for name in test.class_names])[test.labels]
 
 
-def _classify(train_h: Tensor, train_y: Tensor, test_h: Tensor, test_y: Tensor) -> dict[str, float]:
+def _classify(train_h: Tensor, train_y: Tensor, test_h: Tensor, test_y: Tensor) -> Classified:
     """kNN at each k that the training set has neighbours for, and the linear probe, but not of raw pixels."""
     found = {f"knn@{k}": accuracy(knn_predict(train_h, train_y, test_h, k), test_y) for k in KNN if k <= len(train_h)}
-    chosen = {}
-    if train_h.shape[1] <= WIDEST:
-        probe = linear_probe(train_h, train_y, test_h, test_y)
+    probe = linear_probe(train_h, train_y, test_h, test_y) if train_h.shape[1] <= WIDEST else None
+    if probe:
         found["linear probe"] = probe.top1, probe.mean_per_class
-        chosen["inverse_regularization"] = probe.inverse_regularization
     named = {method: zip(("top1", "mean_per_class"), of, strict=True) for method, of in found.items()}
-    return {f"{method} {name}": value for method, of in named.items() for name, value in of} | chosen
+    scores = {f"{method} {name}": value for method, of in named.items() for name, value in of}
+    return scores, probe and probe.inverse_regularization
 
 
-def _scores(tables: Mapping[str, list[dict[str, float]]], classes: int) -> dict:
-    """Tables of `_classify`, one an encoder and draw -> "scores", chance beside them, and what the probe selected."""
-    scores = {encoder: {m: [table[m] for table in drawn] for m in drawn[0]} for encoder, drawn in tables.items()}
-    selected = {encoder: of.pop("inverse_regularization", None) for encoder, of in scores.items()}
+def _scores(drawn: Mapping[str, list[Classified]], classes: int) -> dict:
+    """What `_classify` found, one an encoder and draw -> "scores", chance beside them, and what the probe selected."""
+    tables = {encoder: [table for table, _ in of] for encoder, of in drawn.items()}
+    chosen = {encoder: [choice for _, choice in of] for encoder, of in drawn.items()}
+    scores = {encoder: {m: [table[m] for table in of] for m in of[0]} for encoder, of in tables.items()}
     metrics = dict.fromkeys(metric for of in scores.values() for metric in of)
     scores["chance"] = {metric: [1 / classes] for metric in metrics}
-    return {"scores": scores, "inverse_regularization": {e: of for e, of in selected.items() if of is not None}}
+    return {"scores": scores, "inverse_regularization": {e: of for e, of in chosen.items() if None not in of}}

@@ -165,7 +165,8 @@ class RunConfig:
 
     @classmethod
     def from_dict(cls, values: dict) -> "RunConfig":
-        """The inverse of `to_dict`. Raises ValueError at a name that is no field."""
+        """The inverse of `to_dict`. Raises ValueError at a name that is no field, and at what has no names."""
+        _require(isinstance(values, dict), "configuration", "an object of names and values", values)
         known = {field.name for field in fields(cls)}
         unknown = sorted(set(values) - known)
         _require(not unknown, "configuration", f"the fields {', '.join(sorted(known))}", ", ".join(unknown))

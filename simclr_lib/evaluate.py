@@ -15,8 +15,8 @@ import torch.nn.functional as F
 from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression
 from sklearn.manifold import TSNE
-from sklearn.model_selection import train_test_split
-from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.model_selection import GridSearchCV, train_test_split
+from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 
@@ -211,12 +211,11 @@ def linear_probe(
     for name, h, y in (("train", train_h, train_y), ("test", test_h, test_y)):
         if len(h) != len(y) or len(y) == 0 or y.min() < 0:
             raise ValueError(f"expected a label of at least 0 for each of the {len(h)} {name} embeddings, got {y}")
-    x, y = train_h.numpy(), train_y.numpy()
-    fit, held = hold_out(train_y)
-    held_out = {c: _classifier(c).fit(x[fit], y[fit]).score(x[held], y[held]) for c in INVERSE_REGULARIZATIONS}
-    best = max(held_out, key=held_out.get)
-    predicted = torch.from_numpy(_classifier(best).fit(x, y).predict(test_h.numpy()))
-    return ProbeResult(*accuracy(predicted, test_y), best)
+    classifier = make_pipeline(StandardScaler(), LogisticRegression(max_iter=500))
+    choices = {"logisticregression__C": INVERSE_REGULARIZATIONS}
+    search = GridSearchCV(classifier, choices, cv=[hold_out(train_y)], error_score="raise")
+    predicted = torch.from_numpy(search.fit(train_h.numpy(), train_y.numpy()).predict(test_h.numpy()))
+    return ProbeResult(*accuracy(predicted, test_y), *search.best_params_.values())
 
 
 def hold_out(labels: Tensor) -> tuple[np.ndarray, np.ndarray]:
@@ -236,7 +235,3 @@ def accuracy(predicted: Tensor, labels: Tensor) -> tuple[float, float]:
     """Share of right predictions, and its mean over the classes that occur in `labels`; both (N,)."""
     right = (predicted == labels).double()
     return right.mean().item(), per_class(right, labels.long(), int(labels.max()) + 1).nanmean().item()
-
-
-def _classifier(inverse_regularization: float) -> Pipeline:
-    return make_pipeline(StandardScaler(), LogisticRegression(C=inverse_regularization, max_iter=500))

@@ -27,7 +27,7 @@ def run_notebook(notebook: str | Path, parameters: Mapping[str, Any], run_dir: s
     import papermill  # slow to import, and only executing needs it
 
     _require_parameters(notebook, parameters)
-    run_dir = require_writable(run_dir or parameters.get("run_dir") or new_run_dir(Path(notebook).stem))
+    run_dir = require_writable(str(run_dir or parameters.get("run_dir") or new_run_dir(Path(notebook).stem)))
     report = run_dir / "report.ipynb"
     print(f"executing {notebook} into {run_dir} (give this as --run-dir to resume)", flush=True)
     try:

@@ -38,7 +38,8 @@ class Trainer:
         self.model = model.to(self.device, self.dtype, memory_format=torch.channels_last)
         self.augment = Augment(config.image_size, config.color_strength, config.blur, compile=config.compile)
         self.own = own_part(config.batch_size)  # of each batch
-        self.micro_batch_size = self._micro_batch_size(self.own.stop - self.own.start)
+        each = self.own.stop - self.own.start
+        self.micro_batch_size = images_at_a_time(config, each, self.device) or self._largest_that_fits(each)
         if world_size() > 1:
             self.model = nn.SyncBatchNorm.convert_sync_batchnorm(self.model)
         self.optimizer = build_optimizer(config, self.model)
@@ -132,12 +133,8 @@ class Trainer:
             say(bar, f"{place}  loss {loss:.3f} (chance {chance:.3f})  {speed:,.0f} images/s  {seconds:,.0f} s")
         return loss
 
-    def _micro_batch_size(self, each: int) -> int:
-        """Of the configuration, or for "auto" the largest that fits on a GPU, and 64 on a CPU, which tells nothing."""
-        given = self.config.micro_batch_size
-        if given == "auto":
-            given = min(collect(largest_that_fits(each, self._try))) if self.device.type == "cuda" else 64
-        return min(given or each, each)
+    def _largest_that_fits(self, each: int) -> int:
+        return min(collect(largest_that_fits(each, self._try)))
 
     def _try(self, n: int) -> None:
         """Take n images through a model and an optimizer like these, as a step on its own does, and forget all."""
@@ -190,6 +187,13 @@ def require_shared_norm(config: RunConfig, device: torch.device, processes: int)
             f"norm: expected 'group' with {processes} processes on a {device.type}, got 'batch', which would normalise "
             "over each process's images instead of the batch; set norm='group', or use GPUs"
         )
+
+
+def images_at_a_time(config: RunConfig, each: int, device: torch.device) -> int | None:
+    """The micro-batch of a process that has `each` images of a batch; None: as many as turn out to fit on its GPU."""
+    if config.micro_batch_size == "auto":
+        return None if device.type == "cuda" else min(64, each)  # a CPU does not tell what fits
+    return min(config.micro_batch_size or each, each)
 
 
 def build_optimizer(config: RunConfig, model: nn.Module) -> Optimizer:

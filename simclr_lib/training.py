@@ -28,7 +28,7 @@ from simclr_lib.environment import commit
 from simclr_lib.launch import CALLER, launch
 from simclr_lib.probe import Probe
 from simclr_lib.record import Follower, Run
-from simclr_lib.trainer import Trainer, generator_at, require_shared_norm
+from simclr_lib.trainer import Trainer, generator_at, images_at_a_time, require_shared_norm
 
 LEAST, MOST = 16, 256  # images of the probe: fewer say nothing, more take time from training
 
@@ -115,16 +115,10 @@ def describe(config: RunConfig, images: ImageSet) -> str:
 
 
 def _micro_batches(config: RunConfig) -> str:
-    each, size = config.batch_size // config.processes, config.micro_batch_size
+    each = config.batch_size // config.processes
+    size = images_at_a_time(config, each, choose_device(config.device))
     share = f" in each of {config.processes} processes" if config.processes > 1 else ""
-    if size == "auto":
-        on_gpu = choose_device(config.device).type == "cuda"
-        return (
-            f"as many of {each:,} images at a time as fit{share}"
-            if on_gpu
-            else f"{min(64, each):,} of {each:,} images at a time{share}"
-        )
-    return f"{min(size or each, each):,} of {each:,} images at a time{share}"
+    return f"{f'{size:,}' if size else 'as many as fit'} of {each:,} images at a time{share}"
 
 
 def load_training_images(config: RunConfig) -> ImageSet:

@@ -169,6 +169,12 @@ def test_unknown_fields_are_refused_and_listed():
         RunConfig.from_dict({"lr": 0.1, "epochs": 3, "batchsize": 64})
 
 
+@pytest.mark.parametrize("value", [[], None, "cifar10"])
+def test_what_has_no_names_is_refused(value):
+    with pytest.raises(ValueError, match=r"^configuration: expected an object of names and values, got "):
+        RunConfig.from_dict(value)
+
+
 def test_a_bad_value_from_a_file_is_refused():
     with pytest.raises(ValueError, match=r"^epochs: expected"):
         RunConfig.from_dict({"epochs": 2.0})

@@ -38,6 +38,11 @@ def test_a_report_is_filed_in_a_new_run_directory_below_the_root(notebook, monke
     assert f'run_dir = "{run_dir}"' in injected.source
 
 
+def test_a_run_directory_may_be_named_by_a_number(notebook, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert run_notebook(notebook, {"run_dir": 2024}) == tmp_path / "2024"
+
+
 def test_a_run_directory_given_as_a_parameter_is_the_one_that_is_used(notebook, tmp_path):
     assert run_notebook(notebook, {"run_dir": str(tmp_path / "mine")}) == tmp_path / "mine"
 
