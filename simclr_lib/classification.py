@@ -13,7 +13,7 @@ from simclr_lib.config import RunConfig
 from simclr_lib.datasets import SPLITS, ImageSet, load_images
 from simclr_lib.evaluate import Embeddings, accuracy, embed_beside_baselines, hold_out, linear_probe
 from simclr_lib.record import Run
-from simclr_lib.retrieval import knn_predict
+from simclr_lib.retrieval import top_k_neighbors, vote
 
 KNN = (20, 200)  # neighbours that vote, as Wu et al. 2018 and SimSiam have it
 SELECTED_ON = "the probe's regularisation on a held-out tenth of the training images"
@@ -160,7 +160,9 @@ def _as_in_training(train: ImageSet, test: ImageSet) -> Tensor:
 
 def _classify(train_h: Tensor, train_y: Tensor, test_h: Tensor, test_y: Tensor) -> Classified:
     """kNN at each k that the training set has neighbours for, and the linear probe, but not of raw pixels."""
-    found = {f"knn@{k}": accuracy(knn_predict(train_h, train_y, test_h, k), test_y) for k in KNN if k <= len(train_h)}
+    ks = [k for k in KNN if k <= len(train_h)]
+    near = top_k_neighbors(test_h, train_h, max(ks)) if ks else ()  # the nearest of the most are those of fewer
+    found = {f"knn@{k}": accuracy(vote(*(table[:, :k] for table in near), train_y), test_y) for k in ks}
     probe = linear_probe(train_h, train_y, test_h, test_y) if train_h.shape[1] <= WIDEST else None
     if probe:
         found["linear probe"] = probe.top1, probe.mean_per_class

@@ -195,11 +195,10 @@ def _marks(epochs: np.ndarray) -> dict:
 
 def _edges(epochs: np.ndarray) -> np.ndarray:
     """Where one reading's column ends and the next begins: midway; a lone one is an epoch wide."""
-    middles = (epochs[1:] + epochs[:-1]) / 2
-    first, last = (
-        (2 * epochs[0] - middles[0], 2 * epochs[-1] - middles[-1]) if len(middles) else epochs[0] + [-0.5, 0.5]
-    )
-    return np.concatenate([[first], middles, [last]])
+    if len(epochs) == 1:
+        return np.add(epochs, [-0.5, 0.5])
+    around = np.pad(epochs, 1, mode="reflect", reflect_type="odd")  # one more at each end, as far as the next one
+    return (around[1:] + around[:-1]) / 2
 
 
 def _draw_reference(axes: Axes, value: float, text: str) -> None:

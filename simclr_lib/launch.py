@@ -89,14 +89,11 @@ def _follow(run: Run, steps: int, output: Path, errors: Path, running: Callable[
             going = running()  # asked first, so that the last words are read after the end
             for line in [*next(printed), *(line for line in next(complaints) if "Warning: " in line)]:
                 bar.write(line)
-            for record in filter(_is_step, map(json.loads, next(recorded))):
-                bar.set_postfix(step=record["step"] + 1, loss=f"{record['loss']:.3f}", refresh=False)
-                bar.update((record["step"] + 1) * batch - bar.n)
+            for record in map(json.loads, next(recorded)):
+                if record["kind"] == "step":
+                    bar.set_postfix(step=record["step"] + 1, loss=f"{record['loss']:.3f}", refresh=False)
+                    bar.update((record["step"] + 1) * batch - bar.n)
             time.sleep(0.5 * going)
-
-
-def _is_step(record: dict) -> bool:
-    return record["kind"] == "step"
 
 
 def _new_lines(file: Path, position: int = 0) -> Iterator[list[str]]:

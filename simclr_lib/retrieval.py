@@ -53,7 +53,7 @@ def rank_among_themselves(rows: Tensor, k: int, similarity: str = "cosine") -> T
     rows, _ = _scaled("rows", rows, similarity)
     distinct, group = rows.unique(dim=0, return_inverse=True)  # a product may round equal rows differently
     indices = []
-    for own in torch.arange(len(rows), device=rows.device).split(max(1, TILE_BYTES // (8 * len(rows)))):
+    for own in torch.arange(len(rows), device=rows.device).split(_rows_in_a_tile(8 * len(rows))):
         scores = (rows[own] @ distinct.T)[:, group].scatter(1, own[:, None], -torch.inf)
         indices.append(scores.sort(dim=1, descending=True, stable=True).indices[:, :k])
     return torch.cat(indices)
@@ -76,13 +76,17 @@ def knn_predict(train_h: Tensor, train_y: Tensor, test_h: Tensor, k: int = 20, t
     Source: Wu et al. 2018, "Unsupervised Feature Learning via Non-Parametric Instance Discrimination", section 3.4.
     """
     _check_labels("train_y", train_y, len(train_h))
-    if not temperature > 0:
-        raise ValueError(f"temperature: expected a number above 0, got {temperature}; 0.07 is the usual one")
+    _check_temperature(temperature)
+    return vote(*top_k_neighbors(test_h, train_h, k), train_y, temperature)
+
+
+def vote(indices: Tensor, similarities: Tensor, train_y: Tensor, temperature: float = 0.07) -> Tensor:
+    """The class that wins the vote of these neighbours, (Q, k) as top_k_neighbors returns them: see `knn_predict`."""
+    _check_temperature(temperature)
     # Votes are counted on the CPU, which adds equal weights in equal order, so that a tie comes out as one.
-    indices, similarities = (table.cpu() for table in top_k_neighbors(test_h, train_h, k))
-    train_y = train_y.long().cpu()
+    indices, similarities, train_y = indices.cpu(), similarities.cpu(), train_y.long().cpu()
     weights = ((similarities - similarities[:, :1]) / temperature).exp()  # the nearest has 1: nothing overflows
-    votes = weights.new_zeros(len(test_h), int(train_y.max()) + 1).scatter_add(1, train_y[indices], weights)
+    votes = weights.new_zeros(len(indices), int(train_y.max()) + 1).scatter_add(1, train_y[indices], weights)
     return votes.argmax(1)
 
 
@@ -123,6 +127,11 @@ def check_similarity(similarity: str) -> None:
         raise ValueError(f'similarity: expected "cosine" or "dot", got {similarity!r}; choose one of the two')
 
 
+def _check_temperature(temperature: float) -> None:
+    if not temperature > 0:
+        raise ValueError(f"temperature: expected a number above 0, got {temperature}; 0.07 is the usual one")
+
+
 def _scaled(name: str, rows: Tensor, similarity: str) -> tuple[Tensor, float]:
     """Rows in float64 with norms of at most 1, and the factor by which that shrinks a similarity.
 
@@ -147,7 +156,7 @@ def _search(queries: Tensor, gallery: Tensor, k: int, among_themselves: bool) ->
     open_rows = torch.arange(len(queries), device=queries.device)
     for dtype in _search_precisions(queries.device):
         coarse, left_open = gallery.to(dtype), []
-        for rows in open_rows.split(_tile_rows(coarse, k)):
+        for rows in open_rows.split(_rows_in_a_tile(len(coarse) * coarse.element_size())):
             own = rows if among_themselves else None
             indices[rows], similarities[rows], settled = _search_tile(queries[rows], gallery, coarse, k, own)
             left_open.append(rows[~settled])
@@ -168,7 +177,9 @@ def _search_tile(
     coarse_best, candidates = scores.topk(min(k + SPARE_CANDIDATES, choice))
     candidates = candidates.sort(1).values  # in the order of ids, so that a stable sort gives ties to the lowest
     # Not a matrix product: that may round equal rows differently, depending on where they stand.
-    exact = (queries[:, None] * gallery[candidates]).sum(-1)  # (T, C)
+    parts = _rows_in_a_tile(8 * candidates.shape[1] * queries.shape[1])  # of (T, C, D), far wider than the scores
+    pairs = zip(queries.split(parts), candidates.split(parts), strict=True)
+    exact = torch.cat([(rows[:, None] * gallery[ids]).sum(-1) for rows, ids in pairs])  # (T, C)
     ranked, order = exact.sort(dim=1, descending=True, stable=True)
     cut = coarse_best[:, -1].double() + _error_bound(queries, coarse.dtype)
     settled = (ranked[:, k - 1] > cut) | (candidates.shape[1] == choice)
@@ -193,7 +204,7 @@ def _rank_whole(
     Equal gallery rows are multiplied once, or a collapsed encoder would cost minutes.
     """
     distinct, group = gallery.unique(dim=0, return_inverse=True)
-    parts = distinct.split(max(1, TILE_BYTES // (8 * gallery.shape[1])))
+    parts = distinct.split(_rows_in_a_tile(8 * gallery.shape[1]))
     ranked = []
     for row in rows.tolist():
         scores = torch.cat([(queries[row] * part).sum(1) for part in parts])[group]  # (N,)
@@ -214,11 +225,8 @@ def _first_k(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
     return ids[order], ranked
 
 
-def _tile_rows(coarse: Tensor, k: int) -> int:
-    """Queries in a tile: neither their (T, N) scores nor their (T, C, D) candidates exceed TILE_BYTES."""
-    score_bytes = len(coarse) * coarse.element_size()
-    candidate_bytes = 8 * min(k + SPARE_CANDIDATES, len(coarse)) * coarse.shape[1]
-    return max(1, TILE_BYTES // max(score_bytes, candidate_bytes))
+def _rows_in_a_tile(row_bytes: int) -> int:
+    return max(1, TILE_BYTES // row_bytes)
 
 
 def _search_precisions(device: torch.device) -> list[torch.dtype]:

@@ -119,10 +119,12 @@ def test_integer_dot_products_are_returned_as_integers():
 
 
 @pytest.mark.parametrize("count", [29, 30, 31, 61])
-def test_tile_boundaries(count, monkeypatch):
+@pytest.mark.parametrize("table", ["scores", "candidates"])
+def test_tile_boundaries(count, table, monkeypatch):
     rows = rows_with_ties(count)
-    monkeypatch.setattr(retrieval, "TILE_BYTES", 10 * 8 * 24 * count)  # about ten queries a tile
-    assert 1 < retrieval._tile_rows(rows, 4) < count
+    row_bytes = {"scores": 4 * count, "candidates": 8 * min(4 + 32, count - 1) * rows.shape[1]}[table]
+    monkeypatch.setattr(retrieval, "TILE_BYTES", 10 * row_bytes)
+    assert retrieval._rows_in_a_tile(row_bytes) == 10 < count
     assert_exact(rows, None, 4, "cosine")
 
 
