@@ -101,20 +101,22 @@ def test_the_quickstart_meets_its_prediction(project):
     assert figures == {"loss", "precision", "neighbors_untrained", "neighbors_without_color", "neighbors_with_color"}
 
 
-def test_cifar10_on_real_images_from_inside_notebooks_and_from_the_root(project, unpack_cifar10):
+def test_cifar10_on_real_images_from_the_root_and_from_inside_notebooks(project, unpack_cifar10):
     unpack_cifar10(project / "data", "train", 60, 10)
     unpack_cifar10(project / "data", "test", 20, 10)
-    small = ["-p", "arch", "convnet", "-p", "batch_size", "32", "-p", "epochs", "2", "-p", "limit_images", "300"]
-    papermill(project / "notebooks", "03_cifar10.ipynb", "../out.ipynb", *small)
-    (run,) = map(Run.open, (project / "runs").iterdir())
+    small = ["-p", "arch", "convnet", "-p", "batch_size", "64", "-p", "epochs", "2"]
+    papermill(project, "notebooks/03_cifar10.ipynb", "out.ipynb", *small)
+    papermill(project / "notebooks", "03_cifar10.ipynb", "../inside.ipynb", *small, "-p", "limit_images", "300")
+    run, limited = map(Run.open, sorted((project / "runs").iterdir()))
     assert run.config.actual_temperature == 0.5
     classes = run.summary["classification"]
-    assert (classes["train_images"], classes["test_images"]) == (300, 200)
+    assert (classes["train_images"], classes["test_images"]) == (600, 200)
+    assert limited.summary["classification"]["train_images"] == 300
     assert {"knn@20 top1", "knn@200 top1", "linear probe mean_per_class"} <= set(classes["scores"]["trained encoder"])
     neighbors = np.load(run.path / "neighbors.npz")
-    assert neighbors["neighbors"].shape == (300, 10)
+    assert neighbors["neighbors"].shape == (600, 10)
     assert not (neighbors["neighbors"] == neighbors["ids"][:, None]).any()  # no image is its own neighbour
-    assert np.load(run.path / "embeddings.npy").shape == (300, 128)
+    assert np.load(run.path / "embeddings.npy").shape == (600, 128)
     figures = {path.stem for path in run.path.glob("figures/*.png")}
     pictures = {"loss", "similarity", "health", "classification", "per_class", "neighbors", "neighbors_best_to_worst"}
     assert figures == pictures
@@ -122,7 +124,7 @@ def test_cifar10_on_real_images_from_inside_notebooks_and_from_the_root(project,
     trained = run.metrics()
 
     papermill(project, "notebooks/03_cifar10.ipynb", "again.ipynb", *small, "-p", "run_dir", str(run.path))
-    assert len(list((project / "runs").iterdir())) == 1  # resumed, not started anew
+    assert len(list((project / "runs").iterdir())) == 2  # resumed, not started anew
     assert len(trained) == len(Run.open(run.path).metrics()) == 18
 
 
@@ -167,6 +169,8 @@ def test_iteration_1_on_real_images_in_stl10_s_layout_beside_a_run_with_heavy_co
     (heavy,) = (run for run in map(Run.open, (project / "runs").iterdir()) if run.path != weak.path)
     figures = {path.stem for path in heavy.path.glob("figures/*.png")}
     assert figures == EVERY_PICTURE | {"neighbors_of_two_runs", "neighbors_of_file"}
+    rang = len(heavy.summary["alarms"])
+    assert f"{rang or 'no'} alarm{'' if rang == 1 else 's'} rang" in outputs(project / "heavy.ipynb")
     assert (heavy.config.arch, heavy.config.optimizer, heavy.config.lr_scaling) == ("vit_tiny", "lars", "linear")
 
 
