@@ -74,7 +74,8 @@ def keep_freed_memory(device: torch.device) -> Iterator[None]:
 
     glibc hands every large tensor back to the system and faults it in again, step after step. Seen on 2 cores:
     579 images/s as it comes, 1,120 with this. Only inside, as training frees the same sizes over and over: an
-    evaluation, whose sizes vary, was seen to leave holes until 21 GB were taken.
+    evaluation, whose sizes vary, was seen to leave holes until 21 GB were taken. After it all is given back; tensors
+    that fit where training's lay may fill that memory again, and stay within it.
     """
     libc = ctypes.CDLL(None) if sys.platform == "linux" and device.type == "cpu" else None
     if not hasattr(libc, "mallopt"):  # musl has none
