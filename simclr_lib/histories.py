@@ -43,7 +43,8 @@ def loss_curve(curves: Mapping[str, Sequence[Mapping]], batch_size: int, title: 
     """The loss of every step, thin, under its running mean, beside the loss of chance, ln(2 batch_size - 1).
 
     curves: name of a run -> its metric records, of which those with "step" and "loss" are read.
-    The running mean is over the last fiftieth of a run's steps. batch_size: images, each with two views.
+    The running mean is over the fiftieth of a run's steps around each, and begins where the loss does.
+    batch_size: images, each with two views.
     Raises ValueError on a run without a loss and where there is no run.
     """
     count("curves", curves)
@@ -144,8 +145,8 @@ def _draw_run(axes: Axes, name: str, records: Sequence[Mapping], index: int) -> 
     steps, losses = _steps_and_losses(name, records)
     color, linestyle = COLORS[index % len(COLORS)], ("-", "--", ":")[index // len(COLORS) % 3]
     axes.plot(steps, losses, color=color, linewidth=0.8, alpha=0.35)
-    window = np.ones(max(1, len(losses) // 50))
-    means = np.convolve(losses, window)[: len(losses)] / np.minimum(np.arange(1, len(losses) + 1), len(window))
+    reach = np.minimum(np.arange(len(losses)), len(losses) // 100)  # back and ahead: a mean of the past alone lags
+    means = [losses[step - some : step + some + 1].mean() for step, some in enumerate(reach)]
     marker = "o" if len(losses) == 1 else None  # a line through one point would be invisible
     (line,) = axes.plot(steps, means, color=color, linewidth=2.2, linestyle=linestyle, marker=marker, label=name)
     return line
