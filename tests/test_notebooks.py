@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from statistics import median
 
 import nbformat
 import numpy as np
@@ -95,8 +96,9 @@ def test_the_quickstart_meets_its_prediction(project):
     assert with_color["alarms"] == {}  # a healthy run rings none
     assert "Colour is a shortcut" in outputs(project / "out.ipynb")
     for run in (Run.open(run_dir / name) for name in ("with_color", "without_color")):
-        took = [sum(record["seconds"] for record in run.metrics(kind)) for kind in ("health", "epoch")]
-        assert took[0] < 0.05 * took[1]
+        # medians: one reading that had to wait for another test says nothing
+        health, epoch = (median(record["seconds"] for record in run.metrics(kind)) for kind in ("health", "epoch"))
+        assert health < 0.05 * epoch
     figures = {path.stem for path in (run_dir / "figures").iterdir()}
     assert figures == {"loss", "precision", "neighbors_untrained", "neighbors_without_color", "neighbors_with_color"}
 
