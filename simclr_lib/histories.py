@@ -43,7 +43,8 @@ def loss_curve(curves: Mapping[str, Sequence[Mapping]], batch_size: int, title: 
     """The loss of every step, thin, under its running mean, beside the loss of chance, ln(2 batch_size - 1).
 
     curves: name of a run -> its metric records, of which those with "step" and "loss" are read.
-    The running mean is over the fiftieth of a run's steps around each, and begins where the loss does.
+    The running mean is over a hundredth of a run's steps to each side; at the beginning over as many ahead as lie
+    behind, so that it begins where the loss does, and at the end over those that are left.
     batch_size: images, each with two views.
     Raises ValueError on a run without a loss and where there is no run.
     """
