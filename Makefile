@@ -4,7 +4,7 @@ BIN := .venv/bin
 # Tests run side by side, each on one thread.
 WORKERS ?= 2
 
-.PHONY: demo test test-slow lab lint
+.PHONY: demo test test-quick test-slow lab lint
 
 demo: .venv/installed  ## execute the quickstart; prints where its report lies
 	$(BIN)/python -m simclr_lib run notebooks/00_quickstart.ipynb
@@ -12,7 +12,10 @@ demo: .venv/installed  ## execute the quickstart; prints where its report lies
 test: .venv/installed  ## the whole test suite, but what takes minutes
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
-test-slow: .venv/installed  ## what takes minutes
+test-quick: .venv/installed  ## without notebooks and other child processes: for use while working
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m 'not slow and not child'
+
+test-slow: .venv/installed  ## what takes minutes, and what repeats with fresh seeds
 	$(BIN)/python -m pytest -m slow
 
 lab: .venv/installed  ## JupyterLab in the same environment

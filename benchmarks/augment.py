@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from simclr_lib.augment import Augment
-from simclr_lib.environment import processor
+from simclr_lib.engine.environment import processor
 
 SETTINGS = ((32, False, 512), (32, True, 512), (96, True, 128))  # side, blur, images a repeat
 REPEATS = 7

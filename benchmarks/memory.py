@@ -1,7 +1,7 @@
 """How much memory does a training step take? The peak of a fresh process, imports included, by batch and micro-batch.
 
-    python benchmarks/memory.py                                     # the table of the README, 2 minutes on 2 cores
-    python benchmarks/memory.py --batch 2048 --micro-batch 64       # one step: prints its peak in MB
+    python benchmarks/memory.py                                # the table of docs/benchmarks.md, 2 minutes on 2 cores
+    python benchmarks/memory.py --batch 2048 --micro-batch 64  # one step: prints its peak in MB
 
 On a GPU (--device cuda) it is the peak of what PyTorch allocated there. ResNet-18 with the CIFAR stem and GroupNorm on
 32 x 32 images, LARS, as in 03_cifar10; --arch for another encoder.
@@ -18,8 +18,8 @@ from pathlib import Path
 import torch
 
 from simclr_lib import LARS, Augment, SimCLR, build_encoder, parameter_groups
-from simclr_lib.device import keep_freed_memory
-from simclr_lib.environment import processor
+from simclr_lib.engine.device import keep_freed_memory
+from simclr_lib.engine.environment import processor
 from simclr_lib.step import simclr_step
 
 CASES = ((64, 64), (256, 64), (2048, 64))  # batch, micro-batch

@@ -1,8 +1,8 @@
 """What does the exact large batch cost? Time of a step, whole and in micro-batches, and on a GPU its memory too.
 
-    python benchmarks/micro_batch.py                              # 256 by 64, as in the README; 5 minutes on 2 cores
+    python benchmarks/micro_batch.py                         # 256 by 64, as in docs/benchmarks.md; 5 minutes on 2 cores
     python benchmarks/micro_batch.py --device cuda --arch resnet50 --batch 2048 --micro-batch 64 128 256 512 1024 2048 \
-        --precision bfloat16                                      # the GPU table of the README
+        --precision bfloat16                                 # on a GPU, where nothing has been measured yet
 
 A micro-batch is embedded twice and differentiated once, so that the bound is 4/3 of the whole step, beside the loss.
 Plain accumulation, which trains another loss, stands beside. All take turns in each repeat; medians are reported, of
@@ -20,8 +20,8 @@ import torch
 from torch import Tensor
 
 from simclr_lib import LARS, Augment, SimCLR, build_encoder, nt_xent, parameter_groups
-from simclr_lib.device import device_name, keep_freed_memory
-from simclr_lib.environment import processor
+from simclr_lib.engine.device import device_name, keep_freed_memory
+from simclr_lib.engine.environment import processor
 from simclr_lib.step import simclr_step
 
 

@@ -4,29 +4,40 @@ The names below are imported when first used, so that `python -m simclr_lib --he
 """
 
 import importlib
+import sys
+from types import ModuleType
+from typing import Any
 
-_HOME = {
-    "RunConfig": "config",
-    "load_images": "datasets",
-    "ImageSet": "datasets",
-    "Augment": "augment",
-    "build_encoder": "model",
-    "SimCLR": "model",
-    "nt_xent": "loss",
-    "LARS": "lars",
-    "parameter_groups": "lars",
-    "warmup_cosine": "schedule",
-    "train": "training",
-    "Run": "record",
-    "embed": "embedding",
-    "top_k_neighbors": "retrieval",
-    "knn_accuracy": "retrieval",
-    "linear_probe": "evaluate",
+_NAMES = {  # module -> the names that it offers
+    "config": "RunConfig",
+    "data.sets": "load_images ImageSet",
+    "augment": "Augment",
+    "model": "build_encoder SimCLR",
+    "loss": "nt_xent",
+    "lars": "LARS parameter_groups",
+    "schedule": "warmup_cosine",
+    "train": "train",
+    "run": "Run",
+    "retrieval": "top_k_neighbors knn_accuracy",
+    "evaluation.embeddings": "embed",
+    "evaluation.classification": "linear_probe",
 }
+_HOME = {name: module for module, names in _NAMES.items() for name in names.split()}
 __all__ = list(_HOME)
 
 
-def __getattr__(name: str):
+class _Package(ModuleType):
+    """`simclr_lib.train` is the function, also once its module of the same name is imported."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name not in _HOME:
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package
+
+
+def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module 'simclr_lib' has no attribute {name!r}")
     return getattr(importlib.import_module(f"simclr_lib.{_HOME[name]}"), name)

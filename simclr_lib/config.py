@@ -1,22 +1,36 @@
 """What one run is: every choice that changes its result, in one frozen place."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from typing import Any
 
-CHOICES = {
-    "dataset": ("embedded", "cifar10", "stl10", "caltech101", "folder"),
-    "resize": ("squash", "crop"),
-    "unreadable": ("refuse", "skip"),
-    "arch": ("convnet", "alexnet", "resnet18", "resnet34", "resnet50", "vit_tiny", "vit_small"),  # as in model.py
-    "stem": ("imagenet", "cifar"),
-    "norm": ("batch", "group"),
-    "optimizer": ("sgd", "lars", "adamw"),
-    "lr_scaling": ("none", "linear", "sqrt"),
-    "precision": ("float32", "bfloat16", "float64"),
-}
+from simclr_lib.engine.checks import CHOICES, STEMMED, is_amount, is_count, is_number, is_whole, require, require_choice
+from simclr_lib.engine.parameters import notebook_parameters
+
 # These say where and how fast a run computes, not what: a run may be resumed with other values.
 MACHINE_FIELDS = ("data_root", "device", "num_workers", "processes", "compile")
-BATCH_NORM_ARCHS = ("convnet", "resnet18", "resnet34", "resnet50")  # the others have none, whatever `norm` says
+
+
+def _is_share_range(value: object) -> bool:
+    is_pair = isinstance(value, tuple) and len(value) == 2 and all(map(is_number, value))
+    return is_pair and 0 < value[0] <= value[1] <= 1
+
+
+CHECKS = (  # what is expected of which fields, beside those that CHOICES lists
+    ("a whole number of at least 1", "image_size projection_dim epochs processes", is_count),
+    ("None or a whole number of at least 1", "store_size limit_images num_workers", lambda v: v is None or is_count(v)),
+    ("a number of at least 0", "learning_rate weight_decay warmup_epochs color_strength", is_amount),
+    ("a number in [0, 1)", "momentum", lambda v: is_amount(v) and v < 1),
+    ("None (the rule) or a number above 0", "temperature", lambda v: v is None or (is_amount(v) and v > 0)),
+    ("two numbers, 0 < smallest <= largest <= 1", "crop_area", _is_share_range),
+    ("at least 2 images (one has no negatives)", "batch_size", lambda v: is_count(v) and v >= 2),
+    ("None, auto or at least 1 image at a time", "micro_batch_size", lambda v: v in (None, "auto") or is_count(v)),
+    ("True or False", "blur compile", lambda v: isinstance(v, bool)),
+    ("a name", "split device", lambda v: isinstance(v, str) and v != ""),
+    ("None or a folder as a string", "data_root", lambda v: v is None or isinstance(v, str)),
+    ("a whole number from 0 below 2**63", "seed", lambda v: is_whole(v) and v < 2**63),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,18 +44,19 @@ class RunConfig:
     # Images
     dataset: str = "embedded"  # embedded, cifar10, stl10, caltech101, folder
     data_root: str | None = None  # folder; None: $SIMCLR_DATA, else <root>/data
-    split: str = "train"  # the split that is trained on
+    split: str | None = None  # the split that is trained on; None: unlabeled of stl10, else train
     image_size: int = 32  # pixels, the side of a view
     store_size: int | None = None  # pixels, the side at which images are kept; None: image_size
     resize: str = "squash"  # squash to a square, or crop: short side, then centre
     unreadable: str = "refuse"  # what to do about a file that cannot be decoded: refuse, or skip with a warning
-    limit_images: int | None = None  # a seeded random subset of so many images; None: all (see training.keep_out)
+    limit_images: int | None = None  # a seeded random subset of so many images; None: all
     # Views
+    crop_area: tuple[float, float] = (0.08, 1.0)  # the least and the largest share of an image that a crop covers
     color_strength: float = 1.0  # s of the paper's colour distortion; 0: no colour augmentation
     blur: bool = True
     # Model
     arch: str = "convnet"
-    stem: str = "cifar"
+    stem: str | None = None  # None: cifar below 64 pixels, where the architecture has the choice, else imagenet
     norm: str = "batch"
     projection_dim: int = 128
     # Optimization
@@ -57,43 +72,29 @@ class RunConfig:
     warmup_epochs: float = 0.0  # at most a tenth of the epochs is taken
     # Machine
     precision: str = "float32"  # bfloat16: autocast in the forward pass; float64: to check by, throughout
-    compile: bool = False  # torch.compile for the colour part of the views, where a compiler is at hand
+    compile: bool = False  # torch.compile for the colour part of the views; needs a C++ compiler on a CPU
     device: str = "auto"  # auto: the GPU if there is one
     num_workers: int | None = None  # threads that decode images; None: one a core
     processes: int = 1  # that train as one, on this machine; under torchrun its flags count instead
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name, choices in CHOICES.items():
-            _require(getattr(self, name) in choices, name, f"one of {', '.join(choices)}", getattr(self, name))
-        for name in ("blur", "compile"):
-            _require(isinstance(getattr(self, name), bool), name, "True or False", getattr(self, name))
-        for name in ("split", "device"):
-            value = getattr(self, name)
-            _require(isinstance(value, str) and value != "", name, "a name", value)
-        value = self.data_root
-        _require(value is None or isinstance(value, str), "data_root", "None or a folder as a string", value)
-        for name in ("image_size", "projection_dim", "epochs", "processes"):
-            _require(_is_count(getattr(self, name)), name, "a whole number of at least 1", getattr(self, name))
-        for name in ("store_size", "limit_images", "num_workers"):
-            value = getattr(self, name)
-            _require(value is None or _is_count(value), name, "None or a whole number of at least 1", value)
-        for name in ("learning_rate", "weight_decay", "warmup_epochs", "color_strength"):
-            value = getattr(self, name)
-            _require(_is_number(value) and 0 <= value < math.inf, name, "a number of at least 0", value)
-        value = self.batch_size
-        _require(_is_count(value) and value >= 2, "batch_size", "at least 2 images (one has no negatives)", value)
-        holds = value % self.processes == 0
-        _require(holds, "batch_size", f"a multiple of the {self.processes} processes", value)
-        value = self.micro_batch_size
-        holds = value in (None, "auto") or _is_count(value)
-        _require(holds, "micro_batch_size", "None, auto or at least 1 image at a time", value)
-        _require(_is_number(self.momentum) and 0 <= self.momentum < 1, "momentum", "a number in [0, 1)", self.momentum)
-        value = self.temperature
-        holds = value is None or (_is_number(value) and 0 < value < math.inf)
-        _require(holds, "temperature", "None (the rule) or a number above 0", value)
-        holds = _is_number(self.seed) and isinstance(self.seed, int) and 0 <= self.seed < 2**63
-        _require(holds, "seed", "a whole number from 0 below 2**63", self.seed)
+        settled = vars(self)  # it is frozen only from here on
+        if self.split is None:
+            settled["split"] = "unlabeled" if self.dataset == "stl10" else "train"
+        if self.stem is None:
+            small = is_count(self.image_size) and self.image_size < 64
+            settled["stem"] = "cifar" if small and self.arch in STEMMED else "imagenet"
+        if isinstance(self.crop_area, list):
+            settled["crop_area"] = tuple(self.crop_area)
+        for name, value in settled.items():
+            if name in CHOICES:
+                require_choice(name, value)
+        for expected, names, holds in CHECKS:
+            for name in names.split():
+                require(holds(settled[name]), name, expected, repr(settled[name]))
+        even = self.batch_size % self.processes == 0
+        require(even, "batch_size", f"a multiple of the {self.processes} processes", self.batch_size)
 
     @property
     def actual_learning_rate(self) -> float:
@@ -104,9 +105,8 @@ class RunConfig:
     @property
     def actual_temperature(self) -> float:
         """The temperature given, else by the rule: long training wants a lower one (SimCLR, appendix B.9)."""
-        if self.temperature is not None:
-            return self.temperature
-        return 0.5 if self.epochs < 300 else 0.1
+        rule = 0.5 if self.epochs < 300 else 0.1
+        return rule if self.temperature is None else self.temperature
 
     @property
     def actual_store_size(self) -> int:
@@ -121,24 +121,23 @@ class RunConfig:
     @property
     def image_options(self) -> dict:
         """The arguments of `load_images` after name, split and root."""
-        return {
-            "image_size": self.actual_store_size,
-            "resize": self.resize,
-            "unreadable": self.unreadable,
-            "num_workers": self.num_workers,
-            "limit": self.limit_images,
-            "seed": self.seed,
-        }
+        named = {name: getattr(self, name) for name in ("resize", "unreadable", "num_workers", "seed")}
+        return {"image_size": self.actual_store_size, "limit": self.limit_images, **named}
+
+    @property
+    def view_options(self) -> dict:
+        """The arguments of `Augment`."""
+        return {name: getattr(self, name) for name in ("image_size", "color_strength", "blur", "crop_area", "compile")}
 
     @property
     def encoder_options(self) -> dict:
         """The arguments of `build_encoder`."""
-        return {"arch": self.arch, "stem": self.stem, "norm": self.norm, "image_size": self.image_size}
+        return {name: getattr(self, name) for name in ("arch", "stem", "norm", "image_size")}
 
     @property
     def has_batch_norm(self) -> bool:
         """Whether the encoder normalises over the batch, so that no micro-batch gives the gradient of the whole."""
-        return self.norm == "batch" and self.arch in BATCH_NORM_ARCHS
+        return self.norm == "batch" and self.arch in STEMMED
 
     @property
     def negatives(self) -> int:
@@ -166,11 +165,22 @@ class RunConfig:
     @classmethod
     def from_dict(cls, values: dict) -> "RunConfig":
         """The inverse of `to_dict`. Raises ValueError at a name that is no field, and at what has no names."""
-        _require(isinstance(values, dict), "configuration", "an object of names and values", values)
+        require(isinstance(values, dict), "configuration", "an object of names and values", repr(values))
         known = {field.name for field in fields(cls)}
-        unknown = sorted(set(values) - known)
-        _require(not unknown, "configuration", f"the fields {', '.join(sorted(known))}", ", ".join(unknown))
+        unknown = ", ".join(sorted(set(values) - known))
+        require(not unknown, "configuration", f"the fields {', '.join(sorted(known))}", repr(unknown))
         return cls(**values)
+
+    @classmethod
+    def from_parameters(cls, namespace: Mapping[str, Any], **settled: Any) -> "RunConfig":
+        """The configuration that a notebook asks for: the fields among its parameters; call it with `globals()`.
+
+        settled: fields that the notebook sets without listing them; one that is given all the same counts.
+        Raises ValueError as the constructor does, and for the notebook's own parameters: see `notebook_parameters`.
+        """
+        known = {field.name for field in fields(cls)}
+        given = notebook_parameters(namespace, known)
+        return cls(**settled | {name: value for name, value in given.items() if name in known})
 
     def differences(self, other: "RunConfig") -> dict[str, tuple]:
         """The fields that make `other` another run: name -> (value here, value there)."""
@@ -183,16 +193,3 @@ class RunConfig:
         if not self.has_batch_norm:
             return {*MACHINE_FIELDS, "micro_batch_size"}
         return set(MACHINE_FIELDS) - (set() if self.micro_batch_size is None else {"processes"})
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
-
-
-def _require(holds: bool, name: str, expected: str, value: object) -> None:
-    if not holds:
-        raise ValueError(f"{name}: expected {expected}, got {value!r}")

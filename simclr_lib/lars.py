@@ -1,15 +1,17 @@
-"""LARS (You et al. 2017, arXiv 1708.03888) as SimCLR uses it, and the parameter groups of every optimizer here."""
+"""LARS (You et al. 2017, arXiv:1708.03888) as SimCLR uses it, and the parameter groups that every optimizer takes."""
 
 import math
 from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
+from torch.optim import SGD, AdamW, Optimizer
+
+from simclr_lib.engine.checks import require, require_choice
 
 
 class LARS(Optimizer):
-    """Momentum SGD whose step on each weight is scaled to the weight's own norm.
+    """Momentum SGD that scales the step of each weight tensor to the norm of that tensor.
 
     The update is that of google-research/simclr `lars_optimizer.py` (classic momentum):
 
@@ -18,15 +20,15 @@ class LARS(Optimizer):
         v = momentum * v + lr * ratio * g
         w = w - v
 
-    Parameter groups with `adapt=False` take ratio 1 and no decay: plain momentum SGD. `parameter_groups` puts
-    biases and normalisation there; started at zero, a bias could otherwise never move.
+    Parameter groups with `adapt=False` have ratio 1 and no decay, which is plain momentum SGD. `parameter_groups` puts
+    biases and normalisation there.
 
     Args:
         params: tensors or parameter groups.
-        lr: the learning rate; it sits inside the momentum, so a change of rate takes effect with the next gradient.
+        lr: learning rate; inside the momentum, so that a new rate applies to new gradients only.
         momentum: in [0, 1).
-        weight_decay: added to the gradient, before its norm is taken.
-        trust_coefficient: the norm of a step over that of its weight, at lr 1 and without momentum.
+        weight_decay: times the weight, it is added to the gradient before the norm is taken.
+        trust_coefficient: the norm of a step relative to that of its weight, at lr 1 and without momentum.
 
     Raises:
         ValueError: for values outside these ranges.
@@ -40,20 +42,16 @@ class LARS(Optimizer):
         weight_decay: float = 1e-6,
         trust_coefficient: float = 1e-3,
     ) -> None:
-        finite = all(math.isfinite(value) for value in (lr, momentum, weight_decay, trust_coefficient))
-        if not finite or lr < 0 or weight_decay < 0 or trust_coefficient <= 0 or not 0 <= momentum < 1:
-            raise ValueError(
-                "expected lr >= 0, 0 <= momentum < 1, weight_decay >= 0 and trust_coefficient > 0, "
-                f"got {lr}, {momentum}, {weight_decay} and {trust_coefficient}"
-            )
-        defaults = dict(
-            lr=lr, momentum=momentum, weight_decay=weight_decay, trust_coefficient=trust_coefficient, adapt=True
-        )
-        super().__init__(params, defaults)
+        options = dict(lr=lr, momentum=momentum, weight_decay=weight_decay, trust_coefficient=trust_coefficient)
+        for name, value in options.items():
+            require(0 <= value < math.inf, name, "a finite number of at least 0", value)
+        require(momentum < 1, "momentum", "a number in [0, 1)", momentum)
+        require(trust_coefficient > 0, "trust_coefficient", "a number above 0", trust_coefficient)
+        super().__init__(params, options | {"adapt": True})
 
     @torch.no_grad()
     def step(self, closure=None):
-        """Update every parameter that has a gradient; returns what `closure`, if given, returns."""
+        """Update every parameter that has a gradient. Returns the loss that `closure` returns, if there is one."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -72,30 +70,43 @@ class LARS(Optimizer):
         state = self.state[weight]
         if not state:
             state["velocity"] = torch.zeros_like(weight)
-        velocity = state["velocity"]
-        velocity.mul_(group["momentum"]).add_(group["lr"] * ratio * gradient)
-        weight.sub_(velocity)
+        state["velocity"].mul_(group["momentum"]).add_(group["lr"] * ratio * gradient)
+        weight.sub_(state["velocity"])
 
 
 def trust_ratio(weight: Tensor, gradient: Tensor, trust_coefficient: float) -> Tensor:
-    """trust_coefficient * norm(weight) / norm(gradient), a scalar tensor; 1 where either norm is zero."""
+    """trust_coefficient * norm(weight) / norm(gradient), a scalar tensor; 1 where either norm is zero.
+
+    Without that exception, a weight that starts at zero would never move.
+    """
     weight_norm, gradient_norm = weight.norm(), gradient.norm()
-    usable = (weight_norm > 0) & (gradient_norm > 0)  # a tensor: no wait for the GPU here
+    usable = (weight_norm > 0) & (gradient_norm > 0)  # stays a tensor, so that nothing waits for a GPU
     return torch.where(usable, trust_coefficient * weight_norm / gradient_norm, 1.0)
 
 
 def parameter_groups(model: nn.Module) -> list[dict]:
-    """The trainable parameters of `model` in two groups, for LARS, SGD and AdamW alike.
+    """The trainable parameters of `model` in two groups: weights, and those that are neither decayed nor adapted.
 
-    Biases and normalisation weights (all of them have one dimension), class tokens and position embeddings are
-    neither decayed nor adapted; the weights of convolutions and linear layers are both.
+    The second are biases and normalisation parameters (all have one dimension), class tokens and position embeddings.
     """
     weights, others = [], []
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             excluded = parameter.ndim <= 1 or name.endswith(("class_token", "pos_embedding"))
             (others if excluded else weights).append(parameter)
-    return [
-        {"params": weights, "adapt": True},
-        {"params": others, "adapt": False, "weight_decay": 0.0},
-    ]
+    return [{"params": weights, "adapt": True}, {"params": others, "adapt": False, "weight_decay": 0.0}]
+
+
+def build_optimizer(
+    name: str, model: nn.Module, learning_rate: float, momentum: float, weight_decay: float
+) -> Optimizer:
+    """SGD, LARS or AdamW, by name, over the `parameter_groups` of `model`. AdamW has its own betas: no `momentum`.
+
+    Raises ValueError for another name, and where the optimizer itself does.
+    """
+    require_choice("optimizer", name)
+    groups = parameter_groups(model)
+    if name == "adamw":
+        return AdamW(groups, learning_rate, weight_decay=weight_decay)
+    optimizer = LARS if name == "lars" else SGD
+    return optimizer(groups, learning_rate, momentum=momentum, weight_decay=weight_decay)

@@ -1,20 +1,16 @@
 """The encoder f and the projection head g (SimCLR, section 2.1): h = f(image), z = g(h).
 
-N images, S their side, D embedding dimensions, P projection dimensions.
+Shapes: N images, S x S pixels, D the width of h, P that of z.
 """
 
 from torch import Tensor, nn
 from torchvision import models
 from torchvision.models.vision_transformer import VisionTransformer
 
-from simclr_lib.batch_norm import replace_batch_norm
-from simclr_lib.dropout import replace_dropout
+from simclr_lib.engine.checks import STEMMED, require, require_choice
+from simclr_lib.layers import replace_batch_norm, replace_dropout
 
-RESNETS = ("resnet18", "resnet34", "resnet50")
 VITS = {"vit_tiny": (192, 3), "vit_small": (384, 6)}  # hidden dimension, heads; 12 layers each (DeiT's sizes)
-ARCHS = ("convnet", "alexnet", *RESNETS, *VITS)
-STEMS = ("imagenet", "cifar")
-NORMS = ("batch", "group")
 
 
 def build_encoder(
@@ -23,16 +19,15 @@ def build_encoder(
     """An untrained encoder: (N, 3, S, S) in [0, 1] -> (N, D), with its D as attribute `embedding_dim`.
 
     Args:
-        arch: `convnet` (four small stages, D = 128), `alexnet` (its features, averaged over space, D = 256),
-            `resnet18`, `resnet34` (D = 512), `resnet50` (D = 2048; each after its average pool), `vit_tiny`
-            (D = 192), `vit_small` (D = 384; the class token after the last norm). All but the first are
-            torchvision's classes.
+        arch: `convnet` (D = 128; small), or one of torchvision's: `alexnet` (D = 256; its features averaged over
+            space), `resnet18`, `resnet34` (D = 512), `resnet50` (D = 2048; after the average pool), `vit_tiny`
+            (D = 192), `vit_small` (D = 384; the class token after the last norm).
         stem: `imagenet` (7x7 stride 2, then max-pool) or `cifar` (3x3 stride 1, no max-pool, for images of about
             32 pixels; SimCLR, appendix B.9). Only convnet and the ResNets have the choice.
         norm: `batch`, or `group`: GroupNorm(32) in place of every BatchNorm.
-        image_size: S; a ViT's patch follows from it (4 pixels below 64, 8 below 160, else 16), AlexNet needs 63.
-        dropout: of the ViT, in [0, 1); the others have none. `simclr_step` draws it by view, so that no split of the
-            batch changes it.
+        image_size: S. AlexNet needs at least 63 pixels; a ViT's patches follow from it, see `patch_size`.
+        dropout: of the ViTs, in [0, 1); the others have none. `simclr_step` seeds it per view, so that its masks do not
+            depend on how the batch is split.
 
     Raises:
         ValueError: for a combination that cannot work, with the reason.
@@ -42,18 +37,18 @@ def build_encoder(
         encoder = ConvNet(stem)
     elif arch == "alexnet":
         encoder = _alexnet()
-    elif arch in RESNETS:
-        encoder = _resnet(arch, stem)
-    else:
+    elif arch in VITS:
         encoder = _vit(arch, image_size, dropout)
+    else:
+        encoder = _resnet(arch, stem)
     return replace_batch_norm(encoder) if norm == "group" else encoder
 
 
 class SimCLR(nn.Module):
-    """The encoder and, on top of it, the projection head: (N, 3, S, S) -> z (N, P).
+    """The encoder with the projection head on top: images (N, 3, S, S) -> z (N, P).
 
-    The head has one hidden layer and no normalisation, as in the paper's text (the official code adds BatchNorm,
-    which no micro-batch could make exact). Retrieval and probes use h = `encoder(images)`.
+    The head has one hidden layer and no normalisation, as in the paper's text. (The official code adds BatchNorm, with
+    which micro-batches would not be exact.) Retrieval and probes use h = `encoder(images)`.
     """
 
     def __init__(self, encoder: nn.Module, projection_dim: int = 128) -> None:
@@ -68,8 +63,8 @@ class SimCLR(nn.Module):
 
 
 class ConvNet(nn.Module):
-    """Four stages of 3x3 convolution, norm and ReLU, each half the side of the one before, then an average pool:
-    the encoder that two cores can train. Under 300,000 parameters."""
+    """A stem and three stages of convolution, norm and ReLU, each stage at half the side of the one before, then an
+    average pool. It has fewer than 300,000 parameters: two CPU cores can train it."""
 
     embedding_dim = 128
 
@@ -97,8 +92,8 @@ def _alexnet() -> nn.Module:
     features = models.alexnet(weights=None).features
     for layer in features:
         if isinstance(layer, nn.Conv2d):
-            # He et al. 2015. With PyTorch's default the signal dies out over five layers without normalisation: all z
-            # start within a cosine of 0.999, and the loss was still that of chance after 140 steps of iteration 1.
+            # He et al. 2015. Under PyTorch's default the signal dies out over five layers without normalisation: all
+            # z start within a cosine of 0.999, and after 140 steps of iteration 1 the loss was still that of chance.
             nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
             nn.init.zeros_(layer.bias)
     encoder = nn.Sequential(features, nn.AdaptiveAvgPool2d(1), nn.Flatten())
@@ -112,46 +107,33 @@ def _resnet(arch: str, stem: str) -> nn.Module:
     encoder.fc = nn.Identity()
     if stem == "cifar":
         encoder.conv1 = nn.Conv2d(3, 64, kernel_size=3, stride=1, padding=1, bias=False)
-        nn.init.kaiming_normal_(encoder.conv1.weight, mode="fan_out", nonlinearity="relu")  # as torchvision's others
+        nn.init.kaiming_normal_(encoder.conv1.weight, mode="fan_out", nonlinearity="relu")  # as torchvision does
         encoder.maxpool = nn.Identity()
     return encoder
 
 
 def _vit(arch: str, image_size: int, dropout: float) -> nn.Module:
     dim, heads = VITS[arch]
-    encoder = VisionTransformer(
-        image_size=image_size,
-        patch_size=patch_size(image_size),
-        num_layers=12,
-        num_heads=heads,
-        hidden_dim=dim,
-        mlp_dim=4 * dim,
-        dropout=dropout,
-    )
+    widths = {"num_heads": heads, "hidden_dim": dim, "mlp_dim": 4 * dim}
+    encoder = VisionTransformer(image_size, patch_size(image_size), num_layers=12, **widths, dropout=dropout)
     encoder.heads = nn.Identity()
     encoder.embedding_dim = dim
     return replace_dropout(encoder)
 
 
 def patch_size(image_size: int) -> int:
-    """The side of a ViT's patches in pixels: 4, 8 and 16 at 32, 96 and 224 pixels."""
+    """The side of a ViT's patches in pixels: 4 for images below 64 pixels, 8 below 160, else 16."""
     return 4 if image_size < 64 else 8 if image_size < 160 else 16
 
 
 def _check(arch: str, stem: str, norm: str, image_size: int, dropout: float) -> None:
-    for what, value, choices in (("arch", arch, ARCHS), ("stem", stem, STEMS), ("norm", norm, NORMS)):
-        if value not in choices:
-            raise ValueError(f"expected {what} to be one of {', '.join(choices)}, got {value!r}")
-    if image_size < 1:
-        raise ValueError(f"expected image_size of at least 1 pixel, got {image_size}")
-    if stem == "cifar" and arch != "convnet" and arch not in RESNETS:
-        raise ValueError(f"expected stem='imagenet' with {arch}, got 'cifar', which only convnet and the ResNets have")
-    if arch == "alexnet" and image_size < 63:
-        raise ValueError(f"expected image_size of at least 63 for alexnet (its strides), got {image_size}")
-    if arch in VITS and image_size % patch_size(image_size):
-        patch = patch_size(image_size)
-        raise ValueError(f"expected image_size to be a multiple of {arch}'s patch of {patch} pixels, got {image_size}")
-    if not 0 <= dropout < 1:
-        raise ValueError(f"expected dropout in [0, 1), got {dropout}")
-    if dropout and arch not in VITS:
-        raise ValueError(f"expected dropout=0 with {arch}, got {dropout}: only the ViTs have dropout here")
+    for name, value in (("arch", arch), ("stem", stem), ("norm", norm)):
+        require_choice(name, value)
+    only = f"only {', '.join(STEMMED)} have a choice"
+    require(stem == "imagenet" or arch in STEMMED, "stem", f"imagenet with {arch}", stem, only)
+    require(image_size >= 1, "image_size", "at least 1 pixel", image_size)
+    require(arch != "alexnet" or image_size >= 63, "image_size", "at least 63 for alexnet (its strides)", image_size)
+    vit, patch = arch in VITS, patch_size(image_size)
+    require(not vit or image_size % patch == 0, "image_size", f"a multiple of {arch}'s patch of {patch}", image_size)
+    require(0 <= dropout < 1, "dropout", "a number in [0, 1)", dropout)
+    require(vit or not dropout, "dropout", f"0 with {arch}", dropout, "only the ViTs have dropout here")

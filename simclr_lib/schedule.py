@@ -2,6 +2,8 @@
 
 import math
 
+from simclr_lib.engine.checks import require
+
 
 def warmup_cosine(step: int, total_steps: int, warmup_steps: int = 0) -> float:
     """The factor in [0, 1] on the learning rate at `step` (from 0), of `total_steps`, all counted in optimizer steps.
@@ -12,10 +14,8 @@ def warmup_cosine(step: int, total_steps: int, warmup_steps: int = 0) -> float:
     Raises:
         ValueError: if `step` is outside [0, total_steps] or `warmup_steps` outside [0, total_steps).
     """
-    if not 0 <= warmup_steps < total_steps:
-        raise ValueError(f"expected 0 <= warmup_steps < total_steps, got {warmup_steps} and {total_steps}")
-    if not 0 <= step <= total_steps:
-        raise ValueError(f"expected a step in [0, {total_steps}], got {step}")
+    require(0 <= warmup_steps < total_steps, "warmup_steps", f"0 or more, below the {total_steps} in all", warmup_steps)
+    require(0 <= step <= total_steps, "step", f"0 to {total_steps}", step)
     if step < warmup_steps:
         return (step + 1) / warmup_steps
     progress = (step - warmup_steps) / (total_steps - warmup_steps)

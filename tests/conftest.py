@@ -1,16 +1,28 @@
-"""Real images for the tests that want them; without the archive those tests skip, and say so."""
+"""Seeds for all tests, and real images for those that want them: without the archive these skip, and say so."""
 
 import os
+import random
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # workers of two threads each, on two cores, wait for each other
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 SHARED_DATA = Path(os.environ.get("SIMCLR_SHARED_DATA") or Path(__file__).parents[2] / "shared/data")
+
+
+@pytest.fixture(autouse=True)
+def seeded(request: pytest.FixtureRequest) -> None:
+    """The same inputs at every run, so that a test does not fail by chance; slow tests draw fresh ones."""
+    seed = torch.seed() if "slow" in request.keywords else 0
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
 
 
 @pytest.fixture(scope="session")

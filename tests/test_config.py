@@ -3,16 +3,23 @@
 import dataclasses
 import json
 import math
+from pathlib import Path
 
 import pytest
 
-from simclr_lib import model
-from simclr_lib.batch_norm import batch_norms
-from simclr_lib.config import CHOICES, MACHINE_FIELDS, RunConfig
+from simclr_lib import load_images, model
+from simclr_lib.config import MACHINE_FIELDS, RunConfig
+from simclr_lib.engine.checks import CHOICES, SPLITS, STEMMED
+from simclr_lib.layers import batch_norms
 
+ROOT = Path(__file__).parents[1]
 NAN, INF = math.nan, math.inf
+FIELDS = [field.name for field in dataclasses.fields(RunConfig)]
+CHOSEN = {name: choices for name, choices in CHOICES.items() if name in FIELDS}
 REFUSED = {
-    **{name: ["", "elsewhere", None, 1] for name in CHOICES},
+    **{name: ["", "elsewhere", None, 1] for name in CHOSEN},
+    "stem": ["", "elsewhere", 1],
+    "crop_area": [None, 0.5, "ab", [0.5], (0.1, 0.5, 1), [0, 1], (0.6, 0.5), (0.5, 1.1), (-1, 1), (0.5, NAN), ("a", 1)],
     **{name: [0, -1, 2.0, "8", True, None, NAN] for name in ("image_size", "projection_dim", "epochs", "processes")},
     **{name: [0, -1, 2.0, "8", True, NAN] for name in ("store_size", "limit_images", "num_workers")},
     **{
@@ -26,7 +33,7 @@ REFUSED = {
     "seed": [-1, 0.0, 1.0, "0", True, False, None],
     "blur": ["yes", 1, 0, None],
     "compile": ["no", 1, 0, None],
-    "split": ["", None, 1],
+    "split": ["", 1],
     "device": ["", None, 0],
     "data_root": [1, b"data", ["data"]],
 }
@@ -39,6 +46,7 @@ EVERY_FIELD = dict(  # a value other than the default for each
     resize="crop",
     unreadable="skip",
     limit_images=500,
+    crop_area=(0.2, 0.9),
     color_strength=0.5,
     blur=False,
     arch="resnet18",
@@ -65,30 +73,87 @@ EVERY_FIELD = dict(  # a value other than the default for each
 
 
 def test_every_field_is_tried_here():
-    names = {field.name for field in dataclasses.fields(RunConfig)}
-    assert set(REFUSED) == set(EVERY_FIELD) == names
-    assert not [name for name in names if EVERY_FIELD[name] == getattr(RunConfig(), name)]
+    assert set(REFUSED) == set(EVERY_FIELD) == set(FIELDS)
+    assert not [name for name in FIELDS if EVERY_FIELD[name] == getattr(RunConfig(), name)]
 
 
 @pytest.mark.parametrize(("name", "value"), [(name, value) for name, values in REFUSED.items() for value in values])
 def test_a_value_out_of_range_is_refused_by_name_and_value(name, value):
     with pytest.raises(ValueError, match=f"^{name}: expected ") as error:
         RunConfig(**{name: value})
-    assert str(error.value).endswith(f", got {value!r}")
+    found = tuple(value) if isinstance(value, list) and name == "crop_area" else value
+    assert str(error.value).endswith(f", got {found!r}")
 
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [(name, choice) for name, choices in CHOICES.items() for choice in choices]
+    [(name, choice) for name, choices in CHOSEN.items() for choice in choices]
     + [("image_size", 1), ("batch_size", 2), ("momentum", 0), ("learning_rate", 0), ("color_strength", 0.0)]
+    + [("crop_area", (1, 1)), ("crop_area", (1e-3, 1.0)), ("seed", 2**63 - 1)]
     + [("temperature", 1e-3), ("temperature", 2), ("store_size", None), ("seed", 2**40), ("weight_decay", 0)],
 )
 def test_a_value_at_the_edge_of_its_range_is_taken(name, value):
     assert getattr(RunConfig(**{name: value}), name) == value
 
 
-def test_the_choices_of_the_model_are_those_it_can_build():
-    assert (CHOICES["arch"], CHOICES["stem"], CHOICES["norm"]) == (model.ARCHS, model.STEMS, model.NORMS)
+def test_what_may_be_chosen_is_what_the_others_take(tmp_path):
+    for arch in STEMMED:  # the others, and every norm: see below
+        for stem in CHOICES["stem"]:
+            model.build_encoder(arch, stem=stem, image_size=32)
+    for name in ("arch", "stem", "norm"):
+        with pytest.raises(ValueError, match=f"^{name}: .*{', '.join(CHOICES[name])}.*'other'"):
+            model.build_encoder(**({"arch": "convnet"} | {name: "other"}))
+    for name in ("resize", "unreadable"):
+        for choice in CHOICES[name]:
+            assert len(load_images("embedded", "test", **{name: choice}, limit=2)) == 2
+        with pytest.raises(ValueError, match=f"^{name}: .*{', '.join(CHOICES[name])}.*'other'"):
+            load_images("embedded", "test", **{name: "other"})
+    assert CHOICES["dataset"] == tuple(SPLITS)
+    for dataset, splits in SPLITS.items():
+        with pytest.raises(ValueError, match=f"^split of {dataset}: .*{', '.join(splits).replace('+', '.')}"):
+            load_images(dataset, "other", root=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("dataset", "split"),
+    [("stl10", "unlabeled"), *((name, "train") for name in ("embedded", "cifar10", "caltech101", "folder"))],
+)
+def test_training_is_on_the_unlabelled_images_where_there_are_some(dataset, split):
+    assert RunConfig(dataset=dataset).split == split
+    assert RunConfig(dataset=dataset, split="test").split == "test"
+
+
+@pytest.mark.parametrize(
+    ("arch", "image_size", "stem"),
+    [
+        *((arch, 63, "cifar") for arch in STEMMED),
+        *((arch, 64, "imagenet") for arch in STEMMED),
+        *((arch, 32, "imagenet") for arch in ("alexnet", "vit_tiny", "vit_small")),  # which have no choice
+    ],
+)
+def test_the_stem_follows_from_the_image_size_unless_given(arch, image_size, stem):
+    assert RunConfig(arch=arch, image_size=image_size).stem == stem
+    for given in CHOICES["stem"]:
+        assert RunConfig(arch=arch, image_size=image_size, stem=given).stem == given
+
+
+def test_what_a_rule_decides_is_recorded():
+    config = RunConfig(dataset="stl10", image_size=96, crop_area=[0.5, 1])
+    assert (config.split, config.stem, config.crop_area) == ("unlabeled", "imagenet", (0.5, 1))
+    assert config == RunConfig(dataset="stl10", image_size=96, split="unlabeled", stem="imagenet", crop_area=(0.5, 1.0))
+    assert {name: config.to_dict()[name] for name in ("split", "stem")} == {"split": "unlabeled", "stem": "imagenet"}
+    assert RunConfig().differences(RunConfig(crop_area=[0.08, 1.0])) == {}
+    assert RunConfig().differences(RunConfig(crop_area=[0.5, 1.0])) == {"crop_area": ((0.08, 1.0), (0.5, 1.0))}
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("runs/**/config.json")), ids=lambda path: path.parent.name)
+def test_a_configuration_of_an_older_version_opens_as_what_it_was(path):
+    values = json.loads(path.read_text())
+    config = RunConfig.from_dict(values)
+    assert json.loads(json.dumps(config.to_dict())) == {"crop_area": [0.08, 1.0], **values}
+    again = RunConfig.from_dict(json.loads(json.dumps(config.to_dict())))
+    assert config.differences(again) == {}
+    assert "epochs" in config.differences(dataclasses.replace(config, epochs=config.epochs + 1))
 
 
 def test_it_is_frozen_and_keyword_only():
@@ -212,3 +277,45 @@ def test_which_encoders_normalise_over_the_batch(arch, norm):
     size = 64 if arch == "alexnet" else 32
     encoder = model.build_encoder(arch, norm=norm, image_size=size)
     assert RunConfig(arch=arch, norm=norm).has_batch_norm == bool(batch_norms(encoder))
+
+
+def kernel(*cells: str, **names: object) -> dict:
+    """A kernel's namespace after these cells: what they assign, and `names` that others left."""
+    namespace = {**names}
+    for cell in cells:
+        exec(cell, namespace)
+    return {**namespace, "In": ["", *cells, "config = RunConfig.from_parameters(globals())"]}
+
+
+PARAMETERS = 'epochs = 3  # passes\nbatch_size = 64\nneighbors_k = 5\nrun_dir = ""'
+
+
+def test_the_fields_among_a_notebook_s_parameters_become_the_configuration():
+    config = RunConfig.from_parameters(kernel(PARAMETERS, momentum=0.5))
+    assert config == RunConfig(epochs=3, batch_size=64)  # a name that is no parameter is not taken
+
+
+def test_what_papermill_gives_beats_what_the_notebook_settles():
+    given = '# Parameters\nepochs = 4\nunreadable = "skip"\n'
+    settled = dict(dataset="cifar10", unreadable="refuse")
+    assert RunConfig.from_parameters(kernel(PARAMETERS), **settled) == RunConfig(
+        epochs=3, batch_size=64, dataset="cifar10", unreadable="refuse"
+    )
+    assert RunConfig.from_parameters(kernel(PARAMETERS, given), **settled) == RunConfig(
+        epochs=4, batch_size=64, dataset="cifar10", unreadable="skip"
+    )
+
+
+@pytest.mark.parametrize(
+    ("given", "name"),
+    [("epocs = 4", "epocs"), ("epochs = 0", "epochs"), ("neighbors_k = 5.0", "neighbors_k"), ("norm = 3", "norm")],
+)
+def test_what_papermill_gives_is_checked_by_name(given, name):
+    with pytest.raises(ValueError, match=f"^{name}: expected "):
+        RunConfig.from_parameters(kernel(PARAMETERS, f"# Parameters\n{given}\n"))
+
+
+def test_the_globals_of_a_script_are_read_too():
+    assert RunConfig.from_parameters({"epochs": 3, "json": json, "run_dir": ""}, blur=False) == RunConfig(
+        epochs=3, blur=False
+    )

@@ -1,4 +1,5 @@
-"""What the exact large batch costs in memory and time, measured in fresh processes; the full size is marked slow."""
+"""What the exact large batch costs in memory, measured in fresh processes, and 03 at its full size. Times are in
+benchmarks/micro_batch.py."""
 
 import subprocess
 import sys
@@ -18,9 +19,10 @@ def peak(batch: int, micro_batch: int, *options: str) -> float:
     return float(subprocess.run(list(map(str, command)), capture_output=True, text=True, check=True).stdout)
 
 
+@pytest.mark.child
 def test_a_step_in_micro_batches_takes_the_memory_of_one_of_them():
-    one, parts, whole = peak(32, 32), peak(96, 32), peak(96, 96)
-    print(f"ResNet-18: batch 32 {one:.0f} MB; batch 96 by 32 {parts:.0f} MB, whole {whole:.0f} MB")
+    one, parts, whole = peak(16, 16), peak(64, 16), peak(64, 64)
+    print(f"ResNet-18: batch 16 {one:.0f} MB; batch 64 by 16 {parts:.0f} MB, whole {whole:.0f} MB")
     assert parts <= 1.3 * one
     assert whole > 1.3 * one  # else the bound would say nothing
 
@@ -35,16 +37,6 @@ def test_batch_2048_by_64_takes_at_most_1_3_times_the_memory_of_batch_64():
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_batch_2048_by_64_on_a_gpu():
     assert peak(2048, 64, "--device", "cuda") <= 1.3 * peak(64, 64, "--device", "cuda")
-
-
-@pytest.mark.slow
-def test_the_micro_batched_step_takes_at_most_1_45_times_the_whole():
-    command = [sys.executable, ROOT / "benchmarks/micro_batch.py"]
-    table = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=True).stdout
-    print(table)
-    rows = [row.split("|") for row in table.splitlines() if "exact, by 64" in row]
-    assert len(rows) == 2
-    assert all(float(row[5]) <= 1.45 for row in rows)
 
 
 @pytest.mark.slow

@@ -1,5 +1,6 @@
-"""LARS beside a table worked out by hand, a NumPy loop and two peers; the parameter groups beside a walk by module."""
+"""LARS beside a table worked out by hand, a NumPy loop and two peers; the parameter groups; every optimizer by name."""
 
+import copy
 import io
 import math
 
@@ -9,7 +10,7 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from simclr_lib.lars import LARS, parameter_groups
+from simclr_lib.lars import LARS, build_optimizer, parameter_groups
 from simclr_lib.model import SimCLR, build_encoder
 
 # Momentum 0.5, decay 0.1, trust coefficient 0.5, learning rates 1.6, 4, 0.4. With d = g + 0.1 w:
@@ -195,8 +196,9 @@ def test_a_closure_is_called_with_gradients_and_its_loss_returned():
         for value in (math.nan, math.inf)
     ],
 )
-def test_values_out_of_range_are_refused(wrong):
-    with pytest.raises(ValueError, match="expected lr >= 0, 0 <= momentum < 1"):
+def test_values_out_of_range_are_refused_by_name(wrong):
+    ((name, value),) = wrong.items()
+    with pytest.raises(ValueError, match=f"^{name}: expected .*got {value}"):
         LARS([double(1)], **{"lr": 0.1, **wrong})
 
 
@@ -246,22 +248,44 @@ def test_frozen_parameters_are_left_out():
     ]
 
 
-@pytest.mark.parametrize(
-    ("optimizer", "kept"),
-    [
-        (lambda groups: torch.optim.SGD(groups, 0.1, weight_decay=0.5), 0.95),
-        (lambda groups: torch.optim.AdamW(groups, 0.1, weight_decay=0.5), 0.95),
-        # ratio 0.2 over the decayed gradient of half the weight: 0.1 x 0.2 / 0.5 x 0.5
-        (lambda groups: LARS(groups, 0.1, weight_decay=0.5, trust_coefficient=0.2), 0.98),
-    ],
-    ids=["sgd", "adamw", "lars"],
-)
-def test_the_groups_decay_weights_alone_under_every_optimizer(optimizer, kept):
-    model = SimCLR(build_encoder("vit_tiny", image_size=32))
+# With zero gradients, a step at rate 0.1 and decay 0.5 keeps 1 - 0.1 x 0.5 of a decayed weight. LARS scales the step by
+# its ratio: trust 0.001 over the decayed gradient, which is half the weight, gives 1 - 0.1 x (0.001 / 0.5) x 0.5.
+@pytest.mark.parametrize(("name", "kept"), [("sgd", 0.95), ("adamw", 0.95), ("lars", 1 - 1e-4)])
+@pytest.mark.parametrize("arch", ["vit_tiny", "resnet18"])
+def test_every_optimizer_decays_weights_and_never_biases_or_norms(arch, name, kept):
+    model = SimCLR(build_encoder(arch, image_size=32)).double()
     for parameter in model.parameters():
         nn.init.constant_(parameter, 2.0)
         parameter.grad = torch.zeros_like(parameter)
-    groups = parameter_groups(model)
-    optimizer(groups).step()
-    assert all(torch.allclose(parameter, torch.tensor(2 * kept)) for parameter in groups[0]["params"])
-    assert all((parameter == 2).all() for parameter in groups[1]["params"])
+    build_optimizer(name, model, 0.1, 0.9, 0.5).step()
+    adapted, excluded = names_by_group(model)
+    weights = dict(model.named_parameters())
+    assert all((weights[name] == 2).all() for name in excluded)
+    for each in adapted:
+        torch.testing.assert_close(weights[each], torch.full_like(weights[each], 2 * kept), rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("sgd", lambda groups: torch.optim.SGD(groups, 0.3, momentum=0.8, weight_decay=0.01)),
+        ("adamw", lambda groups: torch.optim.AdamW(groups, 0.3, weight_decay=0.01)),
+        ("lars", lambda groups: LARS(groups, 0.3, momentum=0.8, weight_decay=0.01)),
+    ],
+)
+def test_an_optimizer_by_name_steps_as_the_one_it_names(name, expected):
+    model = nn.Sequential(nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 2)).double()
+    peer = copy.deepcopy(model)
+    ours, theirs = build_optimizer(name, model, 0.3, 0.8, 0.01), expected(parameter_groups(peer))
+    for optimizer, trained in ((ours, model), (theirs, peer)):
+        for seed in range(3):
+            optimizer.zero_grad()
+            x = torch.randn(8, 6, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+            trained(x).square().mean().backward()
+            optimizer.step()
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), peer.parameters(), strict=True))
+
+
+def test_another_optimizer_is_refused_by_name():
+    with pytest.raises(ValueError, match=r"^optimizer: .*sgd, lars, adamw, got 'adam'"):
+        build_optimizer("adam", nn.Linear(2, 2), 0.1, 0.9, 0.0)

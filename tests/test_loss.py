@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import re
 import subprocess
 import sys
 from functools import partial
@@ -182,41 +183,42 @@ def test_the_default_temperature_is_a_half():
 def test_zero_rows_are_refused_with_their_number():
     z_a, z_b = projections(4, 3, 0)
     z_a[1] = z_b[3] = 0
-    with pytest.raises(ValueError, match="got 2 zero rows of 8: the model has collapsed"):
+    with pytest.raises(ValueError, match=r"z: .*got 2 zero rows of 8"):
         nt_xent(z_a, z_b)
 
 
 @pytest.mark.parametrize(("a", "b"), [((4, 3), (5, 3)), ((4, 3), (4, 2)), ((4,), (4,)), ((2, 4, 3), (2, 4, 3))])
 def test_shapes_that_are_not_one_n_by_p_are_refused(a, b):
-    with pytest.raises(ValueError, match=r"same shape \(N, P\)"):
+    with pytest.raises(ValueError, match=r"z_a, z_b: .*\(N, P\).*got " + f".*{re.escape(str(a))}.*{re.escape(str(b))}"):
         nt_xent(torch.ones(a), torch.ones(b))
 
 
 def test_an_empty_batch_is_refused():
-    with pytest.raises(ValueError, match=r"got \(0, 3\)"):
+    with pytest.raises(ValueError, match=r"z_a, z_b: .*got \(0, 3\)"):
         nt_xent(torch.ones(0, 3), torch.ones(0, 3))
 
 
 @pytest.mark.parametrize("dtypes", [(torch.float32, torch.float64), (torch.int64, torch.int64)])
 def test_mixed_and_integer_dtypes_are_refused(dtypes):
-    with pytest.raises(ValueError, match="one floating dtype"):
+    with pytest.raises(ValueError, match=rf"z_a, z_b: .*dtype.*got .*{dtypes[0]}.*{dtypes[1]}"):
         nt_xent(*(torch.ones(4, 3, dtype=dtype) for dtype in dtypes))
 
 
 @pytest.mark.parametrize("temperature", [0, -0.5, math.nan, math.inf])
 def test_a_temperature_that_is_not_positive_and_finite_is_refused(temperature):
-    with pytest.raises(ValueError, match="positive, finite temperature"):
+    with pytest.raises(ValueError, match=f"temperature: .*got {temperature}"):
         nt_xent(torch.ones(4, 3), torch.ones(4, 3), temperature)
 
 
 # In tiles, and in shares
 
 
+@pytest.mark.parametrize("seed", [0, pytest.param(None, marks=pytest.mark.slow, id="fresh")])
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("temperature", TEMPERATURES)
 @pytest.mark.parametrize("tile", [1, 5, 16, 26, 1000])
-def test_tiles_give_the_dense_value_and_gradient(tile, temperature, kind):
-    seed = torch.seed()
+def test_tiles_give_the_dense_value_and_gradient(tile, temperature, kind, seed):
+    seed = torch.seed() if seed is None else seed
     pair = projections(13, 8, seed, kind)
     dense = value_and_gradients(nt_xent, *pair, temperature)
     tiled = value_and_gradients(partial(nt_xent, tile=tile), *pair, temperature)
@@ -283,12 +285,12 @@ def test_autocast_around_tiles_and_their_backward_leaves_them_in_float32():
 
 
 def test_a_tile_below_one_is_refused():
-    with pytest.raises(ValueError, match="tile: expected None or at least 1 anchor at a time, got 0"):
+    with pytest.raises(ValueError, match=r"tile: .*got 0"):
         nt_xent(*projections(4, 3, 0), tile=0)
 
 
 def test_projections_on_two_devices_are_refused():
-    with pytest.raises(ValueError, match="on one device, got cpu and meta"):
+    with pytest.raises(ValueError, match=r"z_a, z_b: .*device.*got .*cpu.*meta"):
         nt_xent(torch.ones(4, 3), torch.ones(4, 3, device="meta"))
 
 

@@ -19,42 +19,77 @@ def config(tmp_path, monkeypatch):
     return str(path)
 
 
+def refusal(arguments: list[str], capsys: pytest.CaptureFixture) -> str:
+    """What a command that ends with status 2 says, in one line."""
+    with pytest.raises(SystemExit) as end:
+        main(arguments)
+    said = capsys.readouterr()
+    assert end.value.code == 2
+    assert said.err.startswith("error: ")
+    assert said.err.count("\n") == 1
+    return said.err
+
+
 def test_a_run_is_trained_listed_and_resumed(config, capsys):
-    assert main(["train", "--config", config, "--run-dir", "runs/a"]) == 0
+    main(["train", "--config", config, "--run-dir", "runs/a"])
     assert Run.open("runs/a").status["state"] == "finished"
-    assert main(["list"]) == 0
-    out = capsys.readouterr().out
-    assert "2/2 epochs" in out
-    assert "finished" in out
+    main(["list"])
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("runs/a ")]
+    assert "2/2 epochs" in line
+    assert "finished" in line
     before = Run.open("runs/a").metrics()
-    assert main(["resume", "runs/a"]) == 0
+    main(["resume", "runs/a"])
     assert Run.open("runs/a").metrics() == before
 
 
+def test_a_run_that_was_broken_off_goes_on_from_its_directory_alone(config, tmp_path):
+    main(["train", "--config", config, "--run-dir", "runs/a"])
+    whole = Run.open("runs/a")
+    for name, source in (("checkpoint.pt", "checkpoint.previous.pt"), ("config.json",) * 2, ("images.npz",) * 2):
+        (tmp_path / "runs/b").mkdir(exist_ok=True)
+        (tmp_path / "runs/b" / name).write_bytes((whole.path / source).read_bytes())
+    main(["resume", "runs/b"])
+    assert [m["step"] for m in Run.open("runs/b").metrics()] == [2, 3]
+    assert Run.open("runs/b").metrics()[-1]["loss"] == whole.metrics()[-1]["loss"]
+
+
+def test_listing_goes_on_after_a_run_that_it_cannot_open(config, tmp_path, capsys):
+    for name, values in (("a", {**TINY, "of_tomorrow": 1}), ("b", TINY), ("c", [])):
+        (tmp_path / "runs" / name).mkdir(parents=True)
+        (tmp_path / "runs" / name / "config.json").write_text(json.dumps(values))
+    main(["list"])
+    a, b, c = capsys.readouterr().out.splitlines()
+    assert "of_tomorrow" in a
+    assert b.startswith("runs/b ")
+    assert "unknown" in b
+    assert "no epoch yet" in b
+    assert c.startswith("runs/c ")
+
+
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("arguments", "names"),
     [
-        (["train", "--config", "none.json", "--run-dir", "a"], "expected a json file"),
-        (["resume", "nowhere"], "expected a run directory"),
-        (["run", "none.ipynb"], "expected a file"),
+        (["train", "--config", "none.json", "--run-dir", "a"], "none.json"),
+        (["train", "--config", "broken.json", "--run-dir", "a"], "broken.json"),
+        (["resume", "nowhere"], "nowhere/config.json"),
+        (["run", "none.ipynb"], "none.ipynb"),
     ],
 )
-def test_what_the_user_got_wrong_is_one_line_and_not_a_traceback(config, capsys, arguments, message):
-    assert main(arguments) == 2
-    error = capsys.readouterr().err
-    assert message in error
-    assert error.count("\n") == 1
+def test_what_the_user_got_wrong_is_one_line_and_not_a_traceback(config, tmp_path, capsys, arguments, names):
+    (tmp_path / "broken.json").write_text('{"epochs": 3')
+    error = refusal(arguments, capsys)
+    assert names in error
+    assert "expected a" in error
 
 
 def test_a_field_that_does_not_exist_is_named(config, tmp_path, capsys):
     (tmp_path / "config.json").write_text(json.dumps({**TINY, "epoch": 3}))
-    assert main(["train", "--config", config, "--run-dir", "a"]) == 2
-    assert "got 'epoch'" in capsys.readouterr().err
+    assert "got 'epoch'" in refusal(["train", "--config", config, "--run-dir", "a"], capsys)
 
 
 def test_parameters_are_read_as_python_literals(monkeypatch, tmp_path):
     seen = {}
-    monkeypatch.setattr("simclr_lib.report.run_notebook", lambda n, p, r: seen.update(p) or tmp_path)
+    monkeypatch.setattr("simclr_lib.log.report.run_notebook", lambda n, p, r: seen.update(p) or tmp_path)
     pairs = [("a", "3"), ("b", "0.5"), ("c", "None"), ("d", "convnet"), ("e", "True"), ("f", "[1, 2]"), ("g", "false")]
     main(["run", "x.ipynb", *(word for pair in pairs for word in ("-p", *pair))])
     assert seen == {"a": 3, "b": 0.5, "c": None, "d": "convnet", "e": True, "f": [1, 2], "g": False}

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from simclr_lib import Run, RunConfig, embed, load_images, train
-from simclr_lib.classification import score_classification
-from simclr_lib.evaluate import load_encoder, load_model, raw_pixels
-from simclr_lib.scoring import score_color, score_retrieval
+from simclr_lib.evaluation.classification import score_classification
+from simclr_lib.evaluation.embeddings import load_encoder, load_model, raw_pixels
+from simclr_lib.evaluation.scores import score_color, score_retrieval
 
 RECORDED = Path(__file__).parent / "recorded.json"
 SHARED = dict(precision="float64", split="test", limit_images=60, epochs=2, seed=3, device="cpu")  # too few for health
@@ -37,7 +37,7 @@ def losses(name: str, run_dir: Path) -> list[float]:
 def evaluation(run: Run) -> dict:
     """The scores of the convnet, of its start and of raw pixels; models in float64 agree on every machine."""
     bank, gallery = load_images("embedded", limit=200, seed=1), load_images("embedded", "test", limit=120, seed=2)
-    encoders = {"untrained": load_encoder(run, trained=False).double(), "trained": load_encoder(run).double()}
+    encoders = {"untrained": load_encoder(run, epochs=0).double(), "trained": load_encoder(run).double()}
     bank_h, h = (
         {"pixels": raw_pixels(of.images)}
         | {name: embed(encoder, of.images.double() / 255) for name, encoder in encoders.items()}
@@ -45,14 +45,12 @@ def evaluation(run: Run) -> dict:
     )
     z = embed(load_model(run).double(), gallery.images.double() / 255)
     some = dict(seeds=(0, 1), sample=80)
-    return {
-        "retrieval": score_retrieval(run, gallery, h, k=3, **some),
-        "layers": score_retrieval(
-            run, gallery, {"h": h["trained"], "z": z}, k=3, similarities=("cosine", "dot"), name="layers", **some
-        ),
-        "color": score_color(run, gallery, h, **some),
-        "classification": score_classification(run, bank, gallery, {name: (bank_h[name], h[name]) for name in h}),
-    }
+    score_retrieval(run, gallery, h, k=3, **some)
+    both = {"h": h["trained"], "z": z}
+    score_retrieval(run, gallery, both, k=3, similarities=("cosine", "dot"), name="layers", **some)
+    score_color(run, gallery, h, **some)
+    score_classification(run, bank, gallery, {name: (bank_h[name], h[name]) for name in h})
+    return {name: run.summary[name] for name in ("retrieval", "layers", "color", "classification")}
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""Retrieval against slow plain references: a float64 sort of every pair, and votes counted one by one."""
+"""Neighbours beside a float64 sort of every pair; votes, precision and the scores beside plain loops and chance."""
 
 import math
 
@@ -10,12 +10,16 @@ from torch.utils._pytree import tree_leaves
 
 from simclr_lib import retrieval
 from simclr_lib.retrieval import (
+    chance_scores,
     knn_accuracy,
     neighbor_hits,
     precision_at_k,
     rank_among_themselves,
+    retrieval_scores,
     top_k_neighbors,
 )
+
+K = 3  # of the scores
 
 
 def random_rows(count, width=24, seed=0, dtype=torch.float64):
@@ -220,25 +224,43 @@ def test_no_table_is_larger_than_a_tile_or_the_inputs(collapsed, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"k": 0}, r"k: expected 1 to 9.*got 0"),
-        ({"k": 10}, r"k: expected 1 to 9.*got 10"),
-        ({"k": 5, "gallery": torch.ones(4, 3)}, r"k: expected 1 to 4.*got 5"),
-        ({"gallery": torch.ones(9, 4)}, r"gallery: expected rows of the queries' width 3, got 4"),
-        ({"gallery": torch.ones(0, 3)}, r"gallery: expected \(rows, width\).*got \(0, 3\)"),
-        ({"gallery": torch.full((9, 3), torch.nan)}, r"gallery: expected finite rows, got .* row 0"),
-        ({"queries": torch.ones(3)}, r"queries: expected \(rows, width\).*got \(3,\)"),
-        ({"queries": torch.ones(0, 3)}, r"queries: expected \(rows, width\).*got \(0, 3\)"),
-        ({"queries": torch.ones(1, 3)}, r"k: expected 1 to 0"),
-        ({"queries": torch.tensor([[1.0], [torch.inf]])}, r"queries: expected finite rows, got .* row 1"),
-        ({"queries": torch.full((2, 3), 1e200, dtype=torch.float64)}, r"overflow in row 0"),
-        ({"queries": torch.ones(10, 3, dtype=torch.int64)}, r"queries: expected a floating tensor, got torch.int64"),
-        ({"queries": np.ones((10, 3))}, r"queries: expected a floating tensor, got ndarray"),
-        ({"similarity": "euclidean"}, r'similarity: expected "cosine" or "dot", got \'euclidean\''),
+        ({"k": 0}, r"k: .*1 to 9.*got 0"),
+        ({"k": 10}, r"k: .*1 to 9.*got 10"),
+        ({"k": 5, "gallery": torch.ones(4, 3)}, r"k: .*1 to 4.*got 5"),
+        ({"gallery": torch.ones(9, 4)}, r"gallery: .*width 3, got 4"),
+        ({"gallery": torch.ones(0, 3)}, r"gallery: .*\(rows, width\).*got .*\(0, 3\)"),
+        ({"gallery": torch.full((9, 3), torch.nan)}, r"gallery: .*finite.*got .*rows \[0, 1, 2\]"),
+        ({"queries": torch.ones(3)}, r"queries: .*\(rows, width\).*got .*\(3,\)"),
+        ({"queries": torch.ones(0, 3)}, r"queries: .*\(rows, width\).*got .*\(0, 3\)"),
+        ({"queries": torch.ones(1, 3)}, r"k: .*1 to 0"),
+        ({"queries": torch.tensor([[1.0], [torch.inf]])}, r"queries: .*finite.*got .*rows \[1\]"),
+        ({"queries": torch.full((2, 3), 1e200, dtype=torch.float64)}, r"overflow in rows \[0, 1\]"),
+        ({"queries": torch.ones(10, 3, dtype=torch.int64)}, r"queries: .*floating.*got torch.int64"),
+        ({"queries": np.ones((10, 3))}, r"queries: .*floating.*got ndarray"),
+        ({"similarity": "euclidean"}, r"similarity: .*cosine, dot.*got 'euclidean'"),
     ],
 )
 def test_top_k_says_what_it_expects(arguments, message):
     with pytest.raises(ValueError, match=message):
         top_k_neighbors(**{"queries": torch.ones(10, 3), "k": 1} | arguments)
+
+
+@pytest.mark.parametrize("similarity", ["cosine", "dot"])
+@pytest.mark.parametrize("tile_bytes", [64 * 2**20, 1000])
+def test_the_ranking_of_all_is_the_exact_one_duplicates_included(monkeypatch, similarity, tile_bytes):
+    monkeypatch.setattr(retrieval, "TILE_BYTES", tile_bytes)
+    rows = torch.randn(40, 6)[torch.randint(40, (150,))]  # each some four times
+    rows[3] = 0
+    for k in (1, 20, 149):
+        expected, _ = top_k_neighbors(rows, k=k, similarity=similarity)
+        assert torch.equal(rank_among_themselves(rows, k, similarity), expected)
+    collapsed = torch.ones(50, 4)
+    assert torch.equal(rank_among_themselves(collapsed, 3), top_k_neighbors(collapsed, k=3)[0])
+    with pytest.raises(ValueError, match=r"k: .*1 to 149"):
+        rank_among_themselves(rows, 150, similarity)
+
+
+# Votes and hits
 
 
 def labelled_rows(count, classes=5, width=8, seed=0):
@@ -303,14 +325,14 @@ def test_a_test_class_that_training_never_saw_counts_as_missed():
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
-        ("train_y", torch.tensor([0, -1]), r"train_y: expected labels from 0, got -1"),
-        ("test_y", torch.tensor([-1, 0]), r"test_y: expected labels from 0, got -1"),
-        ("test_y", torch.tensor([0]), r"test_y: expected 2 integers.*got torch.int64 \(1,\)"),
-        ("train_y", torch.tensor([0.0, 1.0]), r"train_y: expected 2 integers.*got torch.float32"),
-        ("train_y", [0, 1], r"train_y: expected 2 integers.*got list"),
-        ("temperature", 0.0, r"temperature: expected a number above 0, got 0.0"),
-        ("temperature", math.nan, r"temperature: expected a number above 0, got nan"),
-        ("k", 3, r"k: expected 1 to 2"),
+        ("train_y", torch.tensor([0, -1]), r"train_y: .*from 0, got -1"),
+        ("test_y", torch.tensor([-1, 0]), r"test_y: .*from 0, got -1"),
+        ("test_y", torch.tensor([0]), r"test_y: .*2 integers.*got torch.int64 \(1,\)"),
+        ("train_y", torch.tensor([0.0, 1.0]), r"train_y: .*2 integers.*got torch.float32"),
+        ("train_y", [0, 1], r"train_y: .*2 integers.*got list"),
+        ("temperature", 0.0, r"temperature: .*got 0.0"),
+        ("temperature", math.nan, r"temperature: .*got nan"),
+        ("k", 3, r"k: .*1 to 2"),
     ],
 )
 def test_knn_accuracy_says_what_it_expects(name, value, message):
@@ -336,11 +358,13 @@ def test_precision_against_a_separate_gallery():
 @pytest.mark.parametrize(
     ("indices", "query_labels", "gallery_labels", "message"),
     [
-        (torch.tensor([[0]]), torch.tensor([-1]), torch.tensor([0]), r"query_labels: expected labels from 0, got -1"),
-        (torch.tensor([[0]]), torch.tensor([0]), torch.tensor([-1]), r"gallery_labels: expected labels from 0"),
-        (torch.tensor([[0]]), torch.tensor([0, 1]), torch.tensor([0]), r"query_labels: expected 1 integers"),
-        (torch.tensor([[5]]), torch.tensor([0]), torch.tensor([0]), r"gallery_labels: expected a label for each index"),
-        (torch.zeros(1, 0, dtype=torch.int64), torch.tensor([0]), torch.tensor([0]), r"indices: expected \(Q, k\)"),
+        (torch.tensor([[0]]), torch.tensor([-1]), torch.tensor([0]), r"query_labels: .*from 0, got -1"),
+        (torch.tensor([[0]]), torch.tensor([0]), torch.tensor([-1]), r"gallery_labels: .*from 0, got -1"),
+        (torch.tensor([[0]]), torch.tensor([0, 1]), torch.tensor([0]), r"query_labels: .*1 integers"),
+        (torch.tensor([[5]]), torch.tensor([0]), torch.tensor([0]), r"indices: .*1 gallery_labels, got .*up to 5"),
+        (torch.tensor([[-1, 0]]), torch.tensor([0]), torch.tensor([0]), r"indices: .*gallery_labels"),
+        (torch.tensor([0]), torch.tensor([0]), torch.tensor([0]), r"indices: .*\(Q, k\).*got \(1,\)"),
+        (torch.zeros(1, 0, dtype=torch.int64), torch.tensor([0]), torch.tensor([0]), r"indices: .*\(Q, k\)"),
     ],
 )
 def test_neighbor_hits_says_what_it_expects(indices, query_labels, gallery_labels, message):
@@ -348,17 +372,91 @@ def test_neighbor_hits_says_what_it_expects(indices, query_labels, gallery_label
         neighbor_hits(indices, query_labels, gallery_labels)
 
 
+# Scores of a set
+
+
+def slow_scores(rows: torch.Tensor, labels: list[int], k: int, similarity: str) -> dict[str, list[float]]:
+    """Sort all others of each query, count; a query without another of its class has NaN."""
+    rows = rows.double().numpy()
+    scores = {f"precision@{k}": [], f"recall@{k}": [], "map@R": []}
+    for q in range(len(rows)):
+        scale = [np.linalg.norm(row) if similarity == "cosine" else 1.0 for row in rows]
+        others = [j for j in range(len(rows)) if j != q]
+        others.sort(key=lambda j: (-round(float(rows[q] @ rows[j]) / (scale[q] * scale[j]), 12), j))
+        right = [labels[j] == labels[q] for j in others]
+        r = sum(right)
+        average = [sum(right[: i + 1]) / (i + 1) for i in range(r) if right[i]]
+        scores[f"precision@{k}"].append(sum(right[:k]) / k if r else math.nan)
+        scores[f"recall@{k}"].append(float(any(right[:k])) if r else math.nan)
+        scores["map@R"].append(sum(average) / r if r else math.nan)
+    return scores
+
+
 @pytest.mark.parametrize("similarity", ["cosine", "dot"])
-@pytest.mark.parametrize("tile_bytes", [64 * 2**20, 1000])
-def test_the_ranking_of_all_is_the_exact_one_duplicates_included(monkeypatch, similarity, tile_bytes):
-    monkeypatch.setattr("simclr_lib.retrieval.TILE_BYTES", tile_bytes)
-    torch.manual_seed(int(torch.randint(1000, ())))
-    rows = torch.randn(40, 6)[torch.randint(40, (150,))]  # each some four times
-    rows[3] = 0
-    for k in (1, 20, 149):
-        expected, _ = top_k_neighbors(rows, k=k, similarity=similarity)
-        assert torch.equal(rank_among_themselves(rows, k, similarity), expected)
-    collapsed = torch.ones(50, 4)
-    assert torch.equal(rank_among_themselves(collapsed, 3), top_k_neighbors(collapsed, k=3)[0])
-    with pytest.raises(ValueError, match="k: expected 1 to 149"):
-        rank_among_themselves(rows, 150, similarity)
+@pytest.mark.parametrize("copies", [1, 3], ids=["distinct", "duplicates"])
+def test_every_score_is_that_of_a_plain_loop(similarity, copies):
+    if similarity == "dot":  # of whole numbers, which tie often and exactly
+        rows = torch.randint(-3, 4, (36 // copies, 4)).float().repeat(copies, 1)
+    else:  # whose cosines tie where rows are copies, and nowhere else up to rounding
+        rows = torch.randn(36 // copies, 4).repeat(copies, 1)
+    labels = torch.cat([torch.arange(5).repeat(3), torch.randint(0, 5, (21,))])
+    labels = labels[torch.randperm(36)]
+    labels[7] = 5  # alone in its class
+    expected = slow_scores(rows, labels.tolist(), K, similarity)
+    scores = retrieval_scores(rows, labels, K, similarity)
+    assert list(scores) == list(expected)
+    for name in expected:
+        np.testing.assert_allclose(scores[name].numpy(), expected[name], rtol=1e-12, err_msg=name)
+    assert scores["map@R"].isnan().nonzero().flatten().tolist() == [7]
+
+
+def test_map_at_r_by_hand():
+    # On a line of directions from query 0: ranks 1 to 4 are of the classes a b a a; R is 3.
+    angles = torch.tensor([0.0, 0.1, 0.2, 0.3, 0.4])
+    labels = torch.tensor([0, 0, 1, 0, 0])
+    scores = retrieval_scores(torch.stack([angles.cos(), angles.sin()], 1), labels, k=2)
+    assert scores["map@R"][0].item() == pytest.approx((1 / 1 + 0 + 2 / 3) / 3)
+    assert scores["precision@2"][0].item() == 0.5
+    assert scores["recall@2"][0].item() == 1.0
+    assert scores["precision@2"][2].isnan()  # the only one of its class
+
+
+def test_classes_that_lie_apart_have_full_scores_and_k_may_exceed_them():
+    labels = torch.tensor([0, 0, 1, 1, 1])
+    rows = torch.nn.functional.one_hot(labels).float()
+    scores = retrieval_scores(rows, labels, k=4)
+    assert scores["map@R"].tolist() == [1.0] * 5
+    assert scores["precision@4"].tolist() == [0.25, 0.25, 0.5, 0.5, 0.5]
+
+
+def test_chance_is_the_mean_over_random_orders():
+    rng = np.random.default_rng(0)
+    labels = [0] * 6 + [1] * 3 + [2] * 2 + [3]
+    drawn = {name: np.zeros(12) for name in (f"precision@{K}", f"recall@{K}", "map@R")}
+    trials = 4000
+    for _ in range(trials):
+        for q in range(12):
+            right = [labels[j] == labels[q] for j in rng.permutation([j for j in range(12) if j != q])]
+            r = sum(right)
+            drawn[f"precision@{K}"][q] += sum(right[:K]) / K
+            drawn[f"recall@{K}"][q] += any(right[:K])
+            drawn["map@R"][q] += sum(sum(right[: i + 1]) / (i + 1) for i in range(r) if right[i]) / max(r, 1)
+    expected = chance_scores(torch.tensor(labels), K)
+    for name, totals in drawn.items():
+        assert expected[name][-1].isnan()
+        np.testing.assert_allclose(totals[:-1] / trials, expected[name][:-1].numpy(), atol=0.04, err_msg=name)
+        for label in (0, 1, 2):  # averaged over a class, the noise is less
+            mine = np.array(labels[:-1]) == label
+            assert (totals[:-1][mine] / trials).mean() == pytest.approx(
+                expected[name][:-1].numpy()[mine].mean(), abs=0.02
+            )
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [([0, -1, 1], "labels: .*from 0, got -1"), ([0], "labels: .*two images of one class, got 1"), ([], "got 0 images")],
+)
+@pytest.mark.parametrize("of", [chance_scores, lambda labels: retrieval_scores(torch.rand(len(labels), 2), labels)])
+def test_sets_without_labels_or_others_are_refused(of, labels, message):
+    with pytest.raises(ValueError, match=message):
+        of(torch.tensor(labels, dtype=torch.int64))

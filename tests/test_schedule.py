@@ -51,16 +51,16 @@ def test_the_factor_stays_in_0_to_1_and_peaks_where_the_warm_up_ends(total, warm
 
 @pytest.mark.parametrize("warmup", [-1, 10, 11, math.nan])
 def test_a_warm_up_that_leaves_no_step_is_refused(warmup):
-    with pytest.raises(ValueError, match="0 <= warmup_steps < total_steps"):
+    with pytest.raises(ValueError, match=r"warmup_steps: .*10"):
         warmup_cosine(0, 10, warmup)
 
 
 def test_no_steps_at_all_are_refused():
-    with pytest.raises(ValueError, match="got 0 and 0"):
+    with pytest.raises(ValueError, match=r"warmup_steps: .*0 in all"):
         warmup_cosine(0, 0)
 
 
 @pytest.mark.parametrize("step", [-1, 11, math.nan])
 def test_a_step_outside_the_training_is_refused(step):
-    with pytest.raises(ValueError, match=r"step in \[0, 10\]"):
+    with pytest.raises(ValueError, match=r"^step: .*0 to 10, got"):
         warmup_cosine(step, 10)

@@ -1,0 +1,57 @@
+"""Train in several processes from one: start PyTorch's elastic launcher (torchrun), and show here how it goes."""
+
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import TextIO
+
+from simclr_lib.engine.progress import CALLER, follow, progress_bar, say
+
+
+class ProcessFailedError(RuntimeError):
+    """A process of a run died; its traceback is in the message."""
+
+
+def launch(run_dir: Path, processes: int, steps: int, done: int, batch_size: int) -> None:
+    """Train the run of a directory in so many processes, to its end.
+
+    The processes are those of `torchrun -m simclr_lib train` on the run's own config.json. The bar of the first moves
+    here, what they print is printed here, their warnings at the end, and none outlives this call.
+
+    Args:
+        steps, done: of the whole run, and those that were taken before, each of batch_size images.
+
+    Raises:
+        ProcessFailedError: if one dies, with the traceback of each that left one; the others have been ended.
+    """
+    bar = progress_bar(steps * batch_size, "training", "images", initial=done * batch_size)
+    with bar, tempfile.TemporaryFile("w+", errors="replace") as errors:
+        launcher = _torchrun(run_dir, processes, errors)
+        try:
+            follow(launcher.stdout, bar)
+        finally:
+            launcher.terminate()  # torchrun ends its processes first, by force what has not ended in half a minute
+            launcher.wait()
+        errors.seek(0)
+        report = errors.read()
+    for line in report.splitlines():
+        if "Warning: " in line:
+            say(line)
+    if launcher.returncode:
+        _, _, failures = report.rpartition("ChildFailedError:")  # torchrun's list of them, the first cause at its end
+        raise ProcessFailedError(
+            f"expected {processes} processes to finish training, but one died; {run_dir} keeps its last checkpoint, "
+            f"if any, from which the same call goes on once the cause is mended:\n{failures.strip()[-10_000:]}"
+        )
+
+
+def _torchrun(run_dir: Path, processes: int, errors: TextIO) -> subprocess.Popen:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    command += ["-m", "simclr_lib", "train", "--config", str(run_dir / "config.json"), "--run-dir", str(run_dir)]
+    threads = max(1, (os.cpu_count() or 1) // processes)
+    path = os.pathsep.join([str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")])
+    environment = {"OMP_NUM_THREADS": str(threads), **os.environ, "PYTHONPATH": path, CALLER: str(os.getpid())}
+    streams = dict(stdout=subprocess.PIPE, stderr=errors, text=True, errors="replace")
+    return subprocess.Popen(command, env=environment, **streams)

@@ -1,0 +1,54 @@
+"""The default places of data and runs, and files that are written whole or not at all."""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+
+
+def project_root() -> Path:
+    """The nearest folder at or above the working directory that holds `notebooks/`, else the working directory."""
+    here = Path.cwd()
+    return next((folder for folder in (here, *here.parents) if (folder / "notebooks").is_dir()), here)
+
+
+def data_root() -> Path:
+    """The folder of data sets: `$SIMCLR_DATA` where it is set, else `<project root>/data`."""
+    return Path(os.environ.get("SIMCLR_DATA") or project_root() / "data").expanduser()
+
+
+def new_run_dir(notebook: str) -> Path:
+    """Make <root>/runs/<utc time>-<notebook>, the directory of a new run, which no other run has."""
+    while True:  # a run that starts within the same second waits for the next
+        path = project_root() / "runs" / f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{notebook}"
+        with suppress(FileExistsError):
+            path.mkdir(parents=True)
+            return path
+
+
+def require_writable(path: str | Path) -> Path:
+    """`path` as an absolute directory that exists and can be written. Raises ValueError where that cannot be."""
+    path = Path(path).absolute()
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=path).close()
+    except OSError as error:
+        got = f"{path} ({error.strerror}); give another run_dir"
+        raise ValueError(f"run_dir: expected a directory that can be written, got {got}") from error
+    return path
+
+
+@contextmanager
+def replacing(file: Path) -> Iterator[Path]:
+    """A temporary path to write, which then takes the place of `file`: readers, and crashes, never see a part of it."""
+    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
+    file.parent.mkdir(exist_ok=True)
+    try:
+        yield temporary
+        with open(temporary, "rb") as written:
+            os.fsync(written.fileno())
+        os.replace(temporary, file)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,151 @@
+"""Images through an encoder as it stands; h of a run's encoder and an image set is computed once and kept with the run.
+
+Evaluation sees images as they are, never an augmented view. N images, D dimensions of h, P of z.
+"""
+
+import zlib
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchvision.transforms.functional import center_crop, resize
+
+from simclr_lib.config import RunConfig
+from simclr_lib.data.sets import ImageSet, load_images
+from simclr_lib.engine.checks import SPLITS, require
+from simclr_lib.engine.device import choose_device
+from simclr_lib.engine.progress import progress_bar
+from simclr_lib.model import SimCLR, build_encoder
+from simclr_lib.run import Run
+
+PIXELS = 32  # the side at which raw pixels are compared: larger ones say no more about an image as a whole
+Embeddings = Mapping[str, Tensor]  # by name, (N, D) of the images at hand
+
+
+@torch.no_grad()
+def embed(
+    encoder: nn.Module, images: Tensor, batch_size: int = 256, image_size: int | None = None, center: float = 1.0
+) -> Tensor:
+    """h of every image: (N, 3, S, S) uint8 or float in [0, 1] -> (N, D) float32 on the CPU; z, where given a SimCLR.
+
+    The encoder runs in eval mode on the device where it is, and is left in the mode it came in. Of an image it sees
+    the centre, this share of its side (`center`). What then has another side than `image_size`, if that is given, is
+    resized (bilinear, antialiased). More than one batch comes with a progress bar.
+
+    Raises:
+        ValueError: if `images` is not (N, 3, S, S) with at least one image.
+    """
+    filled = images.ndim == 4 and images.shape[1] == 3 and len(images) > 0
+    require(filled, "images", "(N, 3, S, S) with N at least 1", tuple(images.shape))
+    weight, mode, show = next(encoder.parameters()), encoder.training, len(images) > batch_size
+    encoder.eval()
+    embeddings = []
+    try:
+        with progress_bar(len(images), "embedding", "images", leave=False, show=show) as bar:
+            for batch in images.split(batch_size):
+                views = _prepare(batch.to(weight.device), image_size, center).to(weight.dtype)
+                embeddings.append(encoder(views).float().cpu())
+                bar.update(len(batch))
+    finally:
+        encoder.train(mode)
+    return torch.cat(embeddings)
+
+
+def _prepare(images: Tensor, image_size: int | None, center: float) -> Tensor:
+    images = images if images.is_floating_point() else images.float() / 255
+    images = center_crop(images, [round(center * side) for side in images.shape[-2:]])
+    return images if image_size is None else resize(images, [image_size, image_size])
+
+
+def load_gallery(config: RunConfig, **options: Any) -> ImageSet:
+    """The images that a run of `config` is scored on: the test split where the data set has one, else all of it.
+
+    options: of `load_images`, in the place of the configuration's.
+    """
+    split = "test" if "test" in SPLITS[config.dataset] else config.split
+    return load_images(config.dataset, split, config.data_root, **config.image_options | {"limit": None} | options)
+
+
+def load_model(run: Run, epochs: int | None = None) -> SimCLR:
+    """Encoder and projection head after so many epochs, in eval mode: 0, or one of `run.snapshots`; None: the last
+    state that was kept. It is on the run's device, or, where this machine has no such device, on the best here."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(run.config.seed)  # as training builds it
+        model = SimCLR(build_encoder(**run.config.encoder_options), run.config.projection_dim)
+    if epochs != 0:
+        model.load_state_dict(run.load_weights(epochs))
+    try:
+        return model.eval().to(choose_device(run.config.device))
+    except ValueError:
+        return model.eval().to(choose_device("auto"))
+
+
+def load_encoder(run: Run, epochs: int | None = None) -> nn.Module:
+    """The encoder alone, as `load_model` has it; the last state is also had from encoder.safetensors alone."""
+    encoder = load_model(run, epochs or 0).encoder
+    if epochs is None:
+        encoder.load_state_dict(run.load_encoder_weights())
+    return encoder
+
+
+def embed_as_trained(config: RunConfig, encoder: nn.Module, images: Tensor) -> Tensor:
+    """`embed`, with images (N, 3, S, S) brought to the side of the views as the configuration says."""
+    return embed(encoder, images, image_size=config.image_size, center=config.seen_center)
+
+
+def embed_once(run: Run, images: ImageSet, epochs: int | None = None) -> Tensor:
+    """h of `images` (N, D) by the encoder after so many epochs (0, a snapshot's; None: the last state that was kept).
+
+    Computed the first time, then read from embeddings/ of the run, where it lies with the ids of the images.
+    """
+    trained = run.epochs_trained if epochs is None else epochs
+    content = zlib.crc32(images.ids.numpy(), images.checksum(torch.arange(len(images))))
+    name = f"embeddings/epoch-{trained:04}-of-{len(images)}-images-{content:08x}"
+    if not (kept := run.load_arrays(name)):
+        h = embed_as_trained(run.config, load_encoder(run, epochs), images.images)
+        kept = {"ids": images.ids.numpy(), "h": h.numpy()}
+        run.save_arrays(name, **kept)
+    return torch.from_numpy(kept["h"])
+
+
+def embed_beside_baselines(run: Run, images: ImageSet) -> dict[str, Tensor]:
+    """The trained encoder's h of `images` beside what it must beat: name -> (N, D).
+
+    Raw pixels are those of the image at a side of 32, where it is larger.
+    """
+    return {
+        "raw pixels": raw_pixels(images.images),
+        "untrained encoder": embed_once(run, images, epochs=0),
+        "trained encoder": embed_once(run, images),
+    }
+
+
+def raw_pixels(images: Tensor) -> Tensor:
+    """(N, 3, S, S) uint8 -> (N, 3 P P) in [0, 1], P the side S, or 32 where that is less."""
+    side = min(PIXELS, images.shape[-1])
+    return torch.cat([F.adaptive_avg_pool2d(part.float(), side).flatten(1) for part in images.split(256)]) / 255
+
+
+def embed_over_training(run: Run, images: ImageSet) -> dict[str, Tensor]:
+    """h of `images` before training and at each snapshot: "before training", "after 5 epochs", ...
+
+    Where there is no snapshot of the end yet, the last state that was kept comes last.
+    """
+    stages = {0: "before training"} | {n: f"after {n} epoch{'s' * (n > 1)}" for n in run.snapshots}
+    if run.config.epochs not in run.snapshots:
+        stages[None] = "after training" if run.finished else "last checkpoint"
+    return {name: embed_once(run, images, epochs) for epochs, name in stages.items()}
+
+
+def embed_layers(run: Run, images: ImageSet) -> dict[str, Tensor]:
+    """h, which evaluation uses, and z, which the loss sees, after training or at the last checkpoint: "h" (N, D) and
+    "z" (N, P).
+
+    Raises:
+        ValueError: where neither snapshot nor checkpoint is left; encoder.safetensors has no projection head.
+    """
+    h, head = embed_once(run, images), load_model(run).projection_head
+    with torch.no_grad():
+        return {"h": h, "z": head(h.to(next(head.parameters()).device)).cpu()}

@@ -1,0 +1,39 @@
+"""Scores as tables: kept in the run's summary value by value, returned as a DataFrame, a row a metric."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from simclr_lib.run import Run
+
+
+def keep_scores(run: Run, name: str, scores: Mapping[str, pd.DataFrame], **facts: Any) -> pd.DataFrame:
+    """Write scores into the run's summary under `name`, as "scores" beside the facts about them; returns their table.
+
+    scores: encoder -> a row a sample or draw, a column a metric.
+    """
+    kept = {encoder: of.to_dict("list") for encoder, of in scores.items()}
+    run.add_to_summary(**{name: {**facts, "scores": kept}})
+    return score_table(kept)
+
+
+def score_table(scores: Mapping[str, Mapping[str, Sequence[float]]]) -> pd.DataFrame:
+    """The "scores" of a summary, encoder -> metric -> a value a sample or draw, as a table: a row a metric.
+
+    Columns are (encoder, "mean") and (encoder, "deviation"), the standard deviation of these values; it is NaN where
+    there is one value alone, and both are where an encoder has no such score.
+    """
+    columns = {}
+    for encoder, metrics in scores.items():
+        of = pd.DataFrame(metrics)
+        columns[encoder] = pd.DataFrame({"mean": of.mean(), "deviation": of.std(ddof=0).where(of.count() > 1)})
+    return pd.concat(columns, axis=1)
+
+
+def class_table(run: Run) -> pd.DataFrame:
+    """precision@k class by class, from the summary's retrieval scores: a row a class, a column an encoder or chance;
+    NaN for a class that has no score. The name of its columns is the metric."""
+    tables = run.summary["retrieval"]["per_class"]
+    (metric,) = (metric for metric in tables["chance"] if metric.startswith("precision@"))
+    return pd.DataFrame({encoder: of[metric] for encoder, of in tables.items()}).rename_axis(columns=metric)

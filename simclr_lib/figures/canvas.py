@@ -1,0 +1,127 @@
+"""How every figure looks: one style, readable on light and dark pages, shown once and saved at twice the size.
+
+Colours are told apart by colour-blind readers too; images are (3, S, S), uint8 or float in [0, 1].
+"""
+
+import base64
+import io
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib import style
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
+from matplotlib.image import AxesImage
+from matplotlib.patches import Rectangle
+from matplotlib.textpath import text_to_path
+from PIL import Image
+
+from simclr_lib.engine.checks import require
+
+# Okabe & Ito 2008, "Color Universal Design", without the yellow, which is faint on white.
+BLUE, ORANGE, GREEN, PURPLE, SKY, VERMILION = "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00"
+COLORS = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY)
+GREY, PALE = "#595959", "#b3b3b3"
+MARKERS = "osD^vPX"  # told apart without colours too; seven to six colours, so that in turn 42 pairs differ
+DASHED = {"color": "black", "linestyle": (0, (4, 3)), "linewidth": 1.2}  # what values are compared with
+TYPE = 9  # points: all but titles of figures; read without effort at the size on screen
+PNG_BYTES = 300_000  # above it photographs are shown as JPEG at 1x
+STYLE = {
+    "font.size": TYPE,
+    "axes.titlesize": TYPE,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "text.parse_math": False,  # a dollar sign in the name of a file or class begins no formula
+}
+# Not left to the reader's own style: a dark one has white text. The default has an opaque white background, and a font,
+# DejaVu Sans, that has the signs of hit and miss and comes with matplotlib.
+styled = style.context(["default", STYLE])
+
+
+class InlineFigure(Figure):
+    """A figure that shows itself once, as the last expression of a cell; pyplot neither knows nor needs it.
+
+    It is shown at 2x; a large one of photographs at 1x, as JPEG, since PNGs would make a report of 10 MB, and most
+    photographs show no more at 2x. Saved files have 2x in any case.
+    """
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> tuple[dict, dict]:
+        buffer, kind = io.BytesIO(), "image/png"
+        width, height = (int(side) for side in self.get_size_inches() * self.dpi)
+        _save_png(self, buffer)
+        if buffer.tell() > PNG_BYTES and self.findobj(AxesImage):
+            picture = Image.open(buffer).convert("RGB").reduce(2)
+            buffer, kind = io.BytesIO(), "image/jpeg"
+            picture.save(buffer, "JPEG", quality=90, subsampling=0)  # frames and letters have sharp colours
+        return {kind: base64.b64encode(buffer.getvalue()).decode()}, {kind: {"width": width, "height": height}}
+
+
+def save_figure(figure: Figure, path: str | Path) -> Path:
+    """Write a PNG at twice the size on screen, creating the folders above it; returns the path.
+
+    Raises ValueError on a path that does not end in .png.
+    """
+    path = Path(path)
+    require(path.suffix == ".png", "path", "a name that ends in .png", path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _save_png(figure, path)
+    return path
+
+
+def _save_png(figure: Figure, target: Any) -> None:
+    figure.savefig(target, format="png", dpi=2 * figure.dpi, facecolor="auto", transparent=False)
+
+
+def new_figure(width: float, height: float, title: str | None) -> Figure:
+    """An empty figure whose drawing area is about width x height inches; the title breaks into lines that fit."""
+    width = max(width, 2.5)
+    lines = textwrap.wrap(title or "", int(width * 9))
+    figure = InlineFigure(figsize=(width, height + 0.25 * len(lines) + 0.1), layout="constrained")
+    figure.suptitle("\n".join(lines), fontsize=12)
+    return figure
+
+
+def legend_below(figure: Figure, columns: int = 3, **look: Any) -> None:
+    """A legend of all bars and lines with a label, each label once, under the axes, where it hides no data."""
+    parts = [part for axes in figure.axes for part in (*axes.containers, *axes.lines)]
+    handles = {part.get_label(): part for part in parts if not part.get_label().startswith("_")}
+    figure.legend(handles=handles.values(), loc="outside lower center", ncols=columns, frameon=False, **look)
+
+
+def show_image(axes: Axes, image: Any) -> None:
+    """An image without axes. Small ones are drawn as the pixels they are; thinning out large ones needs a filter."""
+    pixels = np.asarray(image)
+    require(pixels.ndim == 3 and len(pixels) == 3, "image", "(3, S, S)", pixels.shape, "channels come first")
+    axes.imshow(pixels.transpose(1, 2, 0), interpolation="nearest" if max(pixels.shape) <= 128 else "antialiased")
+    axes.set(xticks=[], yticks=[], frame_on=False)
+
+
+def frame(axes: Axes, color: str, width: float, linestyle: Any = "-") -> None:
+    """A frame around the image, not over it, so that its dashes stand on white."""
+    place = {"xy": (-0.02, -0.02), "width": 1.04, "height": 1.04, "transform": axes.transAxes, "clip_on": False}
+    axes.add_patch(Rectangle(**place, fill=False, color=color, linewidth=width, linestyle=linestyle, capstyle="butt"))
+
+
+def elided(text: str, width: float) -> str:
+    """As much of a text as `width` inches hold, with an ellipsis where that is not all."""
+    font, shown = FontProperties(size=TYPE), text
+    while text_to_path.get_text_width_height_descent(shown, font, ismath=False)[0] > 72 * width:
+        text = text[:-1]
+        shown = text + "…"
+    return shown
+
+
+def labels_of(images: Any, labels: Any) -> np.ndarray:
+    """The labels (N,) of N images, -1 where there are none."""
+    return np.full(len(images), -1) if labels is None else np.asarray(labels)
+
+
+def class_name(label: int, class_names: Sequence[str] | None) -> str:
+    """The name of a class, empty for -1: unlabelled."""
+    if label < 0:
+        return ""
+    return f"class {label}" if class_names is None else class_names[label]

@@ -1,0 +1,124 @@
+"""Figures of photographs: images, view pairs, neighbours. `canvas` says how figures look.
+
+N images, S their side in pixels, k neighbours. Images are (., 3, S, S), uint8 or float in [0, 1].
+"""
+
+import math
+import textwrap
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from simclr_lib.engine.checks import require
+from simclr_lib.figures import canvas
+
+CELL = 1.1  # inches, the side of an image
+GAP = 0.15  # between the blocks of two queries, and between a query and its neighbours; a share of a cell
+MARKS = {True: ("✓ ", canvas.BLUE, "-"), False: ("✗ ", canvas.VERMILION, (0, (2, 1.2)))}  # sign, colour and dashes
+
+
+@canvas.styled
+def image_grid(images: Any, titles: Sequence[str] | None = None, columns: int = 8, title: str | None = None) -> Figure:
+    """Images (N, 3, S, S) row by row, `columns` to a row, each under its title (N of them) where there are any."""
+    names = [""] * len(images) if titles is None else titles
+    require(len(images), "images", "at least one", "none")
+    require(len(names) == len(images), "titles", f"{len(images)}, one per image", len(names))
+    columns = min(columns, len(images))
+    rows = math.ceil(len(images) / columns)
+    figure = canvas.new_figure(columns * CELL, rows * (CELL + 0.25 * any(names)), title)
+    for index, name in enumerate(names):
+        axes = figure.add_subplot(rows, columns, index + 1)
+        canvas.show_image(axes, images[index])
+        axes.set_title(canvas.elided(str(name), CELL - 0.08), pad=3)
+    return figure
+
+
+@canvas.styled
+def view_pairs(images: Any, views_a: Any, views_b: Any, title: str | None = None) -> Figure:
+    """A column per image: the image, then its two views; each (N, 3, S, S), the sides may differ."""
+    counts = [len(images), len(views_a), len(views_b)]
+    require(min(counts) == max(counts) > 0, "images, views_a, views_b", "as many of each, at least one", counts)
+    figure = canvas.new_figure(len(images) * CELL + 0.7, 3 * CELL, title)
+    grid = figure.subplots(3, len(images), squeeze=False)
+    for axes_row, name, pictures in zip(grid, ("image", "view a", "view b"), (images, views_a, views_b), strict=True):
+        for axes, picture in zip(axes_row, pictures, strict=True):
+            canvas.show_image(axes, picture)
+        axes_row[0].set_ylabel(name, rotation=0, ha="right", va="center")
+    return figure
+
+
+def neighbor_grid(images: Any, query_ids: Any, indices: Any, similarities: Any, *shown: Any, **named: Any) -> Figure:
+    """A row per query: the query, then its k neighbours with class and similarity, hits and misses marked.
+
+    images (N, 3, S, S) of the set that the queries are from; indices, similarities (N, k) of the whole set, of which
+    the rows `query_ids` are shown; then labels, class_names, title and gallery as in `neighbor_rows`.
+    A hit has a solid blue frame and a check mark, a miss a dashed vermilion one and a cross. Where the query or the
+    neighbour is unlabelled (-1), there is neither.
+    Raises ValueError where the tables are not of one shape or there is no query.
+    """
+    return neighbor_rows(images, query_ids, {"": (indices, similarities)}, *shown, **named)
+
+
+@canvas.styled
+def neighbor_rows(
+    images: Any,
+    query_ids: Sequence[int],
+    variants: Mapping[str, tuple],
+    labels: Any = None,
+    class_names: Sequence[str] | None = None,
+    title: str | None = None,
+    gallery: tuple | None = None,
+) -> Figure:
+    """The same queries under several embeddings: a block per query, in it a row per variant with its k neighbours.
+
+    variants: name -> (indices, similarities), both (N, k) of the whole set, of which the rows `query_ids` are shown.
+    labels (N,). gallery: images and labels that the tables point into, by default the set itself. Hits and misses are
+    marked as in `neighbor_grid`.
+    Raises ValueError where the tables are not of one shape, and where there is no query or no variant.
+    """
+    require(variants and len(query_ids), "variants, query_ids", "at least one of each", "none of one")
+    shapes = {tuple(table.shape) for tables in variants.values() for table in tables}
+    k = max(shapes)[-1]
+    require(shapes == {(len(images), k)} and k, "indices, similarities", f"whole tables ({len(images)}, k)", shapes)
+    gallery_images, gallery_labels = gallery or (images, labels)
+    labels, gallery_labels = canvas.labels_of(images, labels), canvas.labels_of(gallery_images, gallery_labels)
+    heights = ([1] * len(variants) + [GAP]) * len(query_ids)
+    # Where variants have names (the one of `neighbor_grid` has none), these take as much as an image.
+    figure = canvas.new_figure((k + 1.2 + any(variants)) * CELL, sum(heights) * (CELL + 0.3) + 0.4, title)
+    grid = figure.add_gridspec(len(heights), k + 2, height_ratios=heights, width_ratios=[1, GAP] + [1] * k)
+    for top, query in zip(range(0, len(heights), len(variants) + 1), map(int, query_ids), strict=True):
+        axes = figure.add_subplot(grid[top, 0])
+        number = f"no. {query}" if len(images) > 1 else ""
+        _show(axes, images[query], canvas.class_name(labels[query], class_names), number)
+        canvas.frame(axes, "black", 1)
+        for row, (variant, (indices, similarities)) in enumerate(variants.items(), start=top):
+            axes_row = [figure.add_subplot(grid[row, column]) for column in range(2, k + 2)]
+            found = zip(axes_row, indices[query].tolist(), similarities[query].tolist(), strict=True)
+            for axes, index, similarity in found:
+                name = canvas.class_name(gallery_labels[index], class_names)
+                mark = _mark(axes, labels[query], gallery_labels[index])
+                _show(axes, gallery_images[index], mark + name, f"{similarity:.3f}")
+            name = textwrap.fill(variant, 14, max_lines=4, placeholder="…")
+            axes_row[0].set_ylabel(name, rotation=0, ha="right", va="center", labelpad=6)
+    for axes, heading in zip(figure.axes, ["query", *range(1, k + 1)], strict=False):
+        axes.set_title(heading, color=canvas.GREY, pad=5)
+    if min(labels.max(), gallery_labels.max()) >= 0:
+        figure.supxlabel("✓ same class   ✗ another class", fontsize=canvas.TYPE, color=canvas.GREY)
+    return figure
+
+
+def _show(axes: Axes, image: Any, name: str, note: str) -> None:
+    """An image above its name, as much of it as fits, and a note."""
+    canvas.show_image(axes, image)
+    axes.set_xlabel(f"{canvas.elided(name, CELL - 0.08)}\n{note}".strip())
+
+
+def _mark(axes: Axes, query: int, neighbor: int) -> str:
+    """Frame a neighbour as a hit or a miss, by the two labels; returns the sign that goes before its name."""
+    if min(query, neighbor) < 0:
+        return ""
+    sign, color, dashes = MARKS[bool(query == neighbor)]
+    canvas.frame(axes, color, 2.5, dashes)
+    return sign

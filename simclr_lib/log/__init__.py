@@ -1,0 +1,1 @@
+"""The log: notebooks executed and filed, and what each of them shows."""

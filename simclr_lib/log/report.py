@@ -1,0 +1,54 @@
+"""Executed notebooks as reports: papermill runs them into a run directory, nbconvert makes a page of them."""
+
+import sys
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from simclr_lib.config import RunConfig
+from simclr_lib.engine.checks import require
+from simclr_lib.engine.paths import new_run_dir, require_writable
+
+
+def run_notebook(notebook: str | Path, parameters: Mapping[str, Any], run_dir: str | Path | None = None) -> Path:
+    """Execute `notebook` with papermill and file report.ipynb and report.html in its run directory.
+
+    Args:
+        notebook: a notebook with a cell tagged `parameters`, `run_dir` among them.
+        parameters: what to set: name -> value, of that cell or any other field of RunConfig.
+        run_dir: the run directory; None: the parameter of that name, else a new one under <root>/runs. One that holds
+            a part of the run is resumed.
+
+    Returns:
+        The run directory.
+
+    Raises:
+        ValueError: where there is no such notebook, or it has no such parameter.
+        papermill.PapermillExecutionError: if a cell fails; the report then holds its traceback.
+    """
+    import papermill  # slow to import, and only executing needs it
+
+    require(Path(notebook).is_file(), "notebook", "a file", notebook, "the project's are in notebooks/")
+    known = {*papermill.inspect_notebook(str(notebook)), *(field.name for field in fields(RunConfig))}
+    unknown = ", ".join(name for name in parameters if name not in known)
+    require(not unknown, "parameters", f"some of {', '.join(sorted(known))}", unknown)
+    run_dir = require_writable(str(run_dir or parameters.get("run_dir") or new_run_dir(Path(notebook).stem)))
+    report, parameters = run_dir / "report.ipynb", {**parameters, "run_dir": str(run_dir)}
+    print(f"executing {notebook} into {run_dir} (give this as --run-dir to resume)", flush=True)
+    try:  # what the cells print is printed here too, as they print it: an epoch a line
+        papermill.execute_notebook(notebook, report, parameters, progress_bar=False, stdout_file=sys.stdout)
+    finally:
+        write_page(report)  # of a failed run too: it shows where and why
+    return run_dir
+
+
+def write_page(notebook: str | Path) -> Path:
+    """Write an executed notebook as one .html beside it, pictures inside, which needs no network; returns its path."""
+    from nbconvert import HTMLExporter
+
+    exporter = HTMLExporter(embed_images=True, mathjax_url="", require_js_url="", jquery_url="", mermaid_js_url="")
+    body, _ = exporter.from_filename(str(notebook))
+    page = Path(notebook).with_suffix(".html")
+    page.write_text(body, encoding="utf-8")
+    return page

@@ -1,0 +1,210 @@
+"""What the numbered notebooks show, a call a section; pictures are also kept in the run's figures/, as PNG.
+
+k neighbours are scored, on at most `sample` images at a time.
+"""
+
+import textwrap
+from collections import Counter
+from collections.abc import Mapping
+
+import pandas as pd
+from IPython.display import display
+from torch import Tensor
+
+from simclr_lib import figures
+from simclr_lib.augment import Augment
+from simclr_lib.config import RunConfig
+from simclr_lib.data.sets import ImageSet
+from simclr_lib.engine.checks import require
+from simclr_lib.engine.device import choose_device, device_name
+from simclr_lib.engine.environment import commit
+from simclr_lib.engine.paths import new_run_dir
+from simclr_lib.engine.seeds import generator_at
+from simclr_lib.evaluation import classification, embeddings, health, neighbors, scores, tables
+from simclr_lib.retrieval import top_k_neighbors
+from simclr_lib.run import Run
+from simclr_lib.train import images_at_a_time
+
+WHOLE_WORDS = {"break_long_words": False, "break_on_hyphens": False}  # a path stays in one piece
+KINDS = ("mean", "deviation")
+CLASSIFIED = ("selected_on", "seen", "classes", "near_duplicates")  # what a reader must know of these scores
+
+
+def announce(config: RunConfig, notebook: str, run_dir: str = "", k: int = 5, sample: int = 4000) -> str:
+    """Print what follows from `config`, and refuse what training or scoring would refuse later.
+
+    Returns the directory of the run: `run_dir`, or, where that is empty, a new one named after the notebook.
+    """
+    images, gallery = health.load_training_images(config), embeddings.load_gallery(config)
+    facts = derived(config, images)
+    scores.require_scorable(config, gallery, k, sample)
+    run_dir = run_dir or str(new_run_dir(notebook))
+    scored = class_sizes(gallery) if class_sizes(gallery) != facts["classes"] else "these classes"
+    for name, value in {**facts, "scored on": scored, "run directory": run_dir}.items():
+        print(textwrap.fill(f"{name:15}{value}", 105, subsequent_indent=" " * 15, **WHOLE_WORDS))
+    return run_dir
+
+
+def derived(config: RunConfig, images: ImageSet) -> dict[str, str]:
+    """What follows from `config` and the images that it names: name -> value with its unit."""
+    rows, unseen = health.keep_out(config, images)
+    steps, warmup, version = config.steps_per_epoch(len(rows)), config.warmup_steps(len(rows)), commit()
+    each, area = config.batch_size // config.processes, "{:.0%} to {:.0%}".format(*config.crop_area)
+    at_a_time = images_at_a_time(config, each, choose_device(config.device)) or "as many as fit"
+    usual = RunConfig(dataset=config.dataset, arch=config.arch, image_size=config.image_size).to_dict()
+    chosen = [f"{name} = {value!r}" for name, value in config.to_dict().items() if value != usual[name]]
+    return {
+        "images": f"{len(rows):,} of {config.dataset} ({config.split}), kept at {images.images.shape[-1]} px",
+        "classes": class_sizes(images),
+        "health": f"read on {len(unseen)} others" if len(unseen) >= health.LEAST else "not read: too few images",
+        "views": f"{config.image_size} px, crops {area}, colour strength {config.color_strength}, blur {config.blur}",
+        "encoder": f"{config.arch}, {config.stem} stem, {config.norm} norm",
+        "steps": f"{steps:,} per epoch, {steps * config.epochs:,} in all, {warmup:,} of warm-up",
+        "learning rate": f"{config.actual_learning_rate:g} ({config.optimizer}, scaling {config.lr_scaling})",
+        "temperature": f"{config.actual_temperature:g}",
+        "micro-batches": f"{at_a_time} of {each:,} images at a time, in {config.processes} process(es)",
+        "negatives": f"{config.negatives:,} per anchor; chance loss {config.chance_loss:.3f} = ln(2 x batch - 1)",
+        "device": f"{device_name(choose_device(config.device))}, {config.precision}",
+        "commit": f"{version['commit']}{' and uncommitted changes' * bool(version['dirty'])}",
+        "set here": ", ".join(chosen) + "; all else by default",
+    }
+
+
+def class_sizes(images: ImageSet) -> str:
+    """The classes by name, each with its number of images, and how many images have none."""
+    sizes = Counter(images.labels.tolist())
+    named = [*enumerate(images.class_names), (-1, "unlabelled")]
+    return ", ".join(f"{name} {sizes[label]:,}" for label, name in named if sizes[label])
+
+
+def look(config: RunConfig) -> None:
+    """The queries whose neighbours will be shown, and pairs of their views as the encoder meets them."""
+    gallery = embeddings.load_gallery(config)
+    queries = gallery.subset(neighbors.fixed_queries(config))
+    names = [[*gallery.class_names, "unlabelled"][label] for label in queries.labels]  # -1 is the last one
+    display(figures.image_grid(queries.images, titles=names, columns=6, title="The queries"))
+    display(view_pairs_of(queries, config, "View pairs, as the encoder meets them"))
+
+
+def view_pairs_of(images: ImageSet, config: RunConfig, title: str) -> figures.InlineFigure:
+    """Each of some images above two views of it, drawn as `config` says."""
+    augment, generator = Augment(**config.view_options), generator_at(config.seed)
+    return figures.view_pairs(images.images, *(augment(images.images, generator) for _ in range(2)), title=title)
+
+
+def keep(run: Run, name: str, figure: figures.InlineFigure) -> figures.InlineFigure:
+    """Save `figure` as figures/<name>.png of the run, and return it."""
+    figures.save_figure(figure, run.figure(name))
+    return figure
+
+
+def show_health(run: Run) -> None:
+    """Loss against chance; the alarms that rang, in words; the spread of similarities and the other readings."""
+    config, readings, alarms = run.config, run.metrics("health"), run.summary.get("alarms", {})
+    title = f"{config.arch} on {config.dataset}, epochs: {config.epochs}"
+    display(keep(run, "loss", figures.loss_and_rate(run.metrics(), config.batch_size, title)))
+    for name, alarm in alarms.items():
+        print(f"ALARM ({name}, epochs {alarm['first_epoch']} to {alarm['last_epoch']}): {alarm['text']}")
+    print(f"alarms that rang: {len(alarms)}" if readings else "health was not read: too few images")
+    if readings:
+        title = "Similarity of z on images never trained on"
+        display(keep(run, "similarity", figures.similarity_history(readings, title)))
+        display(keep(run, "health", figures.health_curves(readings, "Health, on images never trained on")))
+
+
+def score(run: Run, k: int = 5, sample: int = 4000) -> pd.DataFrame:
+    """What was learned, beside the untrained encoder, raw pixels and chance: neighbours, classification, colours.
+
+    Returns all of these in one table: a row a metric, a column an encoder and its mean or deviation.
+    """
+    gallery = embeddings.load_gallery(run.config)
+    h = embeddings.embed_beside_baselines(run, gallery)
+    found = [scores.score_retrieval(run, gallery, h, k, sample=sample)]
+    show_scores(run, "retrieval", found[0].iloc[:3], "What the nearest neighbours share", found[0])
+    if len(gallery.labels[gallery.labels >= 0].unique()) > 1:
+        found.append(classification.score_classes(run, gallery))
+        top1 = found[1].filter(like="top1", axis=0)
+        show_scores(run, "classification", top1, "How well the classes are told apart", found[1])
+        known = run.summary["classification"]
+        print("\n".join(f"{name}: {known[name]}" for name in CLASSIFIED if name in known))
+    found.append(scores.score_color(run, gallery, h))
+    show_scores(run, "color", found[-1], "How far likeness in h is likeness in colour", found[-1])
+    return pd.concat(found)
+
+
+def show_scores(run: Run, name: str, drawn: pd.DataFrame, title: str, table: pd.DataFrame) -> None:
+    """A table of scores as JupyterLab shows tables, and bars of a part of it."""
+    show_table(table)
+    means, deviations = (drawn.xs(kind, axis=1, level=1).drop(columns="chance", errors="ignore") for kind in KINDS)
+    chance = drawn.get(("chance", "mean"))
+    display(keep(run, name, figures.score_bars(means, title, chance, deviations)))
+
+
+def show_table(table: pd.DataFrame) -> None:
+    """A table with three digits; blank where there is no score, without the deviations where there are none."""
+    display(table.dropna(axis=1, how="all").style.format(precision=3, na_rep=""))
+
+
+def show_classes(run: Run) -> figures.InlineFigure:
+    """precision@k class by class, beside the untrained encoder, raw pixels and chance; after `score`."""
+    table = tables.class_table(run)
+    metric, chance = table.columns.name, table.pop("chance")
+    return keep(run, "per_class", figures.class_bars(table.iloc[:, ::-1], chance, f"{metric}, class by class"))
+
+
+def compare_layers(run: Run, k: int = 5, sample: int = 4000) -> figures.InlineFigure:
+    """What is compared: h or z, by cosine or by dot product; a table, and the neighbours of every second query."""
+    gallery = embeddings.load_gallery(run.config)
+    layers = embeddings.embed_layers(run, gallery)
+    options = dict(sample=sample, name="layers", similarities=("cosine", "dot"))
+    show_table(scores.score_retrieval(run, gallery, layers, k, **options))
+    return neighbors_under(run, gallery, layers, "neighbors_by_layer", "Neighbours by h, and by z, which the loss sees")
+
+
+def follow_training(run: Run, k: int = 5, sample: int = 4000) -> figures.InlineFigure:
+    """When it was learned: a table of every state that was kept, and the neighbours before, halfway and after."""
+    gallery = embeddings.load_gallery(run.config)
+    stages = embeddings.embed_over_training(run, gallery)
+    show_table(scores.score_retrieval(run, gallery, stages, k, sample=sample, name="over_training"))
+    names = list(stages)
+    shown = {name: stages[name] for name in (names[0], names[len(names) // 2], names[-1])}
+    return neighbors_under(run, gallery, shown, "neighbors_over_training", "Neighbours over training")
+
+
+def neighbors_under(
+    run: Run, images: ImageSet, variants: Mapping[str, Tensor], name: str, title: str
+) -> figures.InlineFigure:
+    """Every second of the fixed queries among `images`, under each of several embeddings, name -> (N, D)."""
+    found = {variant: top_k_neighbors(h, k=6) for variant, h in variants.items()}
+    queries = neighbors.fixed_queries(run.config)[::2]
+    return keep(
+        run, name, figures.neighbor_rows(images.images, queries, found, images.labels, images.class_names, title)
+    )
+
+
+def show_neighbors(run: Run) -> None:
+    """The nearest of every image, kept in neighbors.npz; grids of the fixed queries, and of this run's own best to
+    worst ones."""
+    gallery = embeddings.load_gallery(run.config)
+    h = embeddings.embed_once(run, gallery)
+    found = [table[:, :7] for table in neighbors.record_neighbors(run, gallery, h)]
+    for name, queries, title in (
+        ("neighbors", neighbors.fixed_queries(run.config), "The fixed queries"),
+        ("neighbors_best_to_worst", neighbors.choose_queries(h, gallery.labels), "This run's best to worst queries"),
+    ):
+        of = gallery.images, queries, *found, gallery.labels, gallery.class_names
+        display(keep(run, name, figures.neighbor_grid(*of, title=f"{title}, after training (cosine)")))
+
+
+def conclude(run: Run, met: Mapping[str, bool]) -> None:
+    """Record and print which parts of the prediction were met: what was predicted -> whether it holds.
+
+    Raises ValueError where the last epoch's loss is no better than that of chance: such a run says nothing.
+    """
+    epochs, chance = run.metrics("epoch"), run.config.chance_loss
+    seconds, loss = sum(epoch["seconds"] for epoch in epochs), epochs[-1]["loss"]
+    met = {what: bool(holds) for what, holds in met.items()}
+    run.add_to_summary(prediction_met=met, training_seconds=seconds, final_loss=loss)
+    print(f"loss {loss:.3f} (chance {chance:.3f}), {seconds:,.0f} s of training")
+    print("\n".join(f"prediction {'met' if holds else 'NOT met'}: {what}" for what, holds in met.items()))
+    require(loss < chance, "loss", f"one below that of chance, {chance:.3f}", f"{loss:.3f}", "see the alarms")

@@ -1,0 +1,114 @@
+"""Reports: executed by papermill, filed in the run directory, readable offline."""
+
+import contextlib
+import io
+import re
+import shutil
+from pathlib import Path
+
+import nbformat
+import papermill
+import pytest
+
+from simclr_lib.log.report import run_notebook, write_page
+
+
+def write_notebook(root: Path) -> Path:
+    cells = [
+        nbformat.v4.new_markdown_cell("# A question"),
+        nbformat.v4.new_code_cell('n = 1\nrun_dir = ""', metadata={"tags": ["parameters"]}),
+        nbformat.v4.new_code_cell(
+            "from simclr_lib.figures.training import loss_curve\nprint('n is', n, type(n).__name__)\n"
+            "loss_curve({'run': [{'step': 0, 'loss': 2.0}]}, batch_size=4)"
+        ),
+        nbformat.v4.new_code_cell("assert n != 13, 'an unlucky number'"),
+    ]
+    path = root / "notebooks" / "09_test.ipynb"
+    path.parent.mkdir()
+    spec = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=spec), path)
+    return path
+
+
+@pytest.fixture
+def notebook(tmp_path):
+    return write_notebook(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def executed(tmp_path_factory) -> tuple[Path, Path, str]:
+    """A notebook, the run directory that it was executed into, and what was printed meanwhile."""
+    notebook, printed = write_notebook(tmp_path_factory.mktemp("project")), io.StringIO()
+    with contextlib.chdir(notebook.parent), contextlib.redirect_stdout(printed):
+        return notebook, run_notebook(notebook, {"n": 5, "batch_size": 32}), printed.getvalue()
+
+
+@pytest.mark.child
+def test_a_report_is_filed_in_a_new_run_directory_below_the_root(executed):
+    notebook, run_dir, printed = executed
+    assert run_dir.parent == notebook.parents[1] / "runs"
+    assert run_dir.name.endswith("-09_test")
+    assert {path.name for path in run_dir.iterdir()} == {"report.ipynb", "report.html"}
+    assert str(run_dir) in printed
+    assert "n is 5 int" in printed  # while it ran
+    report = nbformat.read(run_dir / "report.ipynb", as_version=4)
+    injected = next(cell for cell in report.cells if "injected-parameters" in cell.metadata.tags)
+    assert f'run_dir = "{run_dir}"' in injected.source
+    assert "batch_size = 32" in injected.source  # a field of RunConfig that the notebook does not list
+
+
+@pytest.mark.child
+def test_the_page_needs_no_network(executed):
+    page = (executed[1] / "report.html").read_text()
+    assert "data:image/png;base64" in page
+    assert "n is 5 int" in page
+    assert not re.findall(r"<(?:script|img|iframe)[^>]+src=\"(?:https?:)?//[^\"]*", page)
+    assert not re.findall(r"<link[^>]+href=\"(?:https?:)?//[^\"]*", page)
+    assert not re.findall(r"(?:import|from|url)\s*\(?[\"']https?://[^\"']*", page)
+
+
+@pytest.mark.child
+def test_a_failing_cell_is_told_and_its_traceback_kept(notebook, tmp_path):
+    with pytest.raises(papermill.PapermillExecutionError, match="an unlucky number"):
+        run_notebook(notebook, {"n": 13}, tmp_path / "run")
+    assert "an unlucky number" in (tmp_path / "run" / "report.ipynb").read_text()
+    assert "an unlucky number" in (tmp_path / "run" / "report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("parameter", "option", "expected"),
+    [("mine", None, "mine"), (2024, None, "2024"), ("", "given", "given"), ("mine", "given", "given")],
+)
+def test_the_run_directory_is_that_of_the_option_or_of_the_parameter(
+    notebook, tmp_path, monkeypatch, parameter, option, expected
+):
+    taken = []
+
+    def execute(source: str, report: str, parameters: dict, **options: object) -> None:
+        taken.append(parameters)
+        shutil.copy(source, report)
+
+    monkeypatch.setattr(papermill, "execute_notebook", execute)
+    monkeypatch.chdir(tmp_path)
+    assert run_notebook(notebook, {"run_dir": parameter, "n": 2}, option) == tmp_path / expected
+    assert taken == [{"run_dir": str(tmp_path / expected), "n": 2}]
+    assert {path.name for path in (tmp_path / expected).iterdir()} == {"report.ipynb", "report.html"}
+
+
+def test_a_run_directory_that_cannot_be_written_is_refused(notebook, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match="run_dir"):
+        run_notebook(notebook, {}, tmp_path / "file" / "run")
+
+
+def test_unknown_notebooks_and_parameters_are_refused_before_anything_runs(notebook, tmp_path):
+    with pytest.raises(ValueError, match=r"notebook: .*none\.ipynb"):
+        run_notebook(tmp_path / "none.ipynb", {})
+    with pytest.raises(ValueError, match=r"parameters: .*epochs.* n, .*run_dir.*got epoch$"):
+        run_notebook(notebook, {"epoch": 3, "n": 2}, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_page_can_be_made_of_any_executed_notebook(notebook):
+    assert write_page(notebook) == notebook.with_suffix(".html")
+    assert "A question" in notebook.with_suffix(".html").read_text()

@@ -1,0 +1,241 @@
+"""What the notebooks show: each section derived again from the run's files by plain loops, and where it is kept."""
+
+import json
+import math
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import torch.nn.functional as F
+from pandas.io.formats.style import Styler
+
+from simclr_lib import ImageSet, Run, RunConfig, figures, load_images, train
+from simclr_lib.evaluation.embeddings import load_gallery, load_model, raw_pixels
+from simclr_lib.evaluation.neighbors import fixed_queries
+from simclr_lib.figures.canvas import InlineFigure
+from simclr_lib.log import sections
+
+TINY = dict(limit_images=48, batch_size=16, blur=False, norm="group", device="cpu", seed=4, image_size=16)
+ENCODERS = ["raw pixels", "untrained encoder", "trained encoder"]
+FIGURES = ("image_grid", "view_pairs", "neighbor_grid", "neighbor_rows", "class_bars", "score_bars", "loss_and_rate")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Run:
+    return Run.open(train(RunConfig(**TINY, epochs=4), tmp_path_factory.mktemp("run")).path)  # as a later reader has it
+
+
+FEW = dict(limit=120, seed=3)  # of the gallery: ids are not positions there
+
+
+def few_images(name: str, split: str, root: str | None, **options) -> ImageSet:
+    return load_images(name, split, root, **{**options, **FEW})
+
+
+@pytest.fixture(scope="module")
+def few() -> ImageSet:
+    return load_images("embedded", "test", image_size=16, **FEW)
+
+
+@pytest.fixture
+def shown(monkeypatch, few) -> SimpleNamespace:
+    """What a section displays, and what it calls each kind of figure with; the gallery is a small one."""
+    seen = SimpleNamespace(displayed=[], calls=[])
+    monkeypatch.setattr(sections, "display", seen.displayed.append)
+    for room in ("embeddings", "classification"):
+        monkeypatch.setattr(f"simclr_lib.evaluation.{room}.load_images", few_images)
+    for name in FIGURES:
+        monkeypatch.setattr(figures, name, recording(seen.calls, name, getattr(figures, name)))
+    return seen
+
+
+def recording(calls: list, name: str, function):
+    def call(*arguments, **options):
+        calls.append((name, arguments, options))
+        return function(*arguments, **options)
+
+    return call
+
+
+@torch.no_grad()
+def h_of(run: Run, images: ImageSet, epochs: int) -> torch.Tensor:
+    return load_model(run, epochs).encoder(images.images.float() / 255)
+
+
+def nearest(h: torch.Tensor, query: int, k: int) -> list[int]:
+    """The k rows most like row `query` by cosine, by a loop over all others."""
+    rows = F.normalize(h.double())
+    found = [(-float(rows[query] @ rows[other]), other) for other in range(len(h)) if other != query]
+    return [other for _, other in sorted(found)[:k]]
+
+
+def precision_at_5(h: torch.Tensor, labels: torch.Tensor) -> float:
+    shares = [sum(labels[other] == labels[query] for other in nearest(h, query, 5)) / 5 for query in range(len(h))]
+    return float(sum(shares) / len(shares))
+
+
+def test_announce_prints_what_follows_and_settles_the_directory(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    config = RunConfig(**TINY, epochs=4, learning_rate=0.2, lr_scaling="linear", crop_area=(0.25, 0.5), num_workers=1)
+    run_dir = sections.announce(config, "07_new")
+    printed = " ".join(capsys.readouterr().out.split())
+    facts = ["48 of embedded (train), kept at 16 px", "crops 25% to 50%", "3 per epoch, 12 in all", "0.0125 (sgd"]
+    facts += [
+        f"30 per anchor; chance loss {math.log(31):.3f}",
+        "read on 256 others",
+        "temperature 0.5",
+    ]
+    facts += ["num_workers = 1", "convnet, cifar stem, group norm", "bars 125, columns 125", run_dir]
+    assert [fact for fact in facts if fact not in printed] == []
+    assert [path.name[-7:] for path in (tmp_path / "runs").iterdir()] == ["-07_new"]
+    assert sections.announce(config, "07_new", "runs/mine") == "runs/mine"
+    assert not (tmp_path / "runs/mine").exists()  # training makes it
+
+
+def test_announce_names_every_class_with_its_number_of_images(few):
+    labels = few.labels.clone()
+    labels[:7] = -1
+    sizes = sections.class_sizes(ImageSet(few.images, labels, few.class_names, few.ids))
+    counted = {name: labels.tolist().count(i) for i, name in enumerate(few.class_names)}
+    assert sizes == ", ".join(f"{name} {count}" for name, count in counted.items()) + ", unlabelled 7"
+
+
+@pytest.mark.parametrize(("k", "sample", "named"), [(2000, 4000, "k: "), (5, 1, "sample: ")])
+def test_announce_refuses_what_scoring_would_refuse(tmp_path, monkeypatch, k, sample, named):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=named):
+        sections.announce(RunConfig(**TINY), "00", "", k, sample)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_look_shows_the_queries_and_their_views_as_training_draws_them(run, shown, few):
+    sections.look(run.config)
+    (grid, pairs), queries = shown.calls, fixed_queries(run.config)
+    assert torch.equal(grid[1][0], few.images[queries])
+    assert grid[2]["titles"] == [few.class_names[few.labels[query]] for query in queries]
+    images, view_a, view_b = pairs[1]
+    assert torch.equal(images, few.images[queries])
+    assert view_a.shape == view_b.shape == (6, 3, 16, 16)
+    assert not torch.equal(view_a, view_b)
+    assert [type(item) for item in shown.displayed] == [InlineFigure, InlineFigure]
+
+
+def test_health_shows_loss_alarms_and_readings(run, shown, capsys):
+    sections.show_health(run)
+    assert {path.stem for path in run.path.glob("figures/*")} == {"loss", "similarity", "health"}
+    assert shown.calls[0][1][:2] == (run.metrics(), 16)
+    printed = capsys.readouterr().out
+    alarms = run.summary["alarms"]
+    assert f"alarms that rang: {len(alarms)}" in printed
+    assert all(alarm["text"] in printed for alarm in alarms.values())
+
+
+def test_health_that_was_not_read_is_said(tmp_path, shown, capsys):
+    options = {**TINY, "split": "test", "limit_images": 20}  # two images are kept out: too few
+    sections.show_health(train(RunConfig(**options, epochs=1), tmp_path))
+    assert "not read" in capsys.readouterr().out
+    assert len(shown.displayed) == 1
+
+
+def test_scores_are_those_of_plain_loops_in_one_table(run, shown, few):
+    table = sections.score(run, k=5, sample=4000)
+    h = {
+        "raw pixels": raw_pixels(few.images),
+        "untrained encoder": h_of(run, few, 0),
+        "trained encoder": h_of(run, few, 4),
+    }
+    for encoder in ENCODERS:
+        assert table.loc["precision@5", (encoder, "mean")] == pytest.approx(precision_at_5(h[encoder], few.labels))
+    others = sum(few.labels.tolist().count(label) - 1 for label in few.labels.tolist()) / 120 / 119
+    assert table.loc["precision@5", ("chance", "mean")] == pytest.approx(others)
+    assert {"map@R", "knn@20 top1", "linear probe top1", "color_agreement", "color_following"} <= set(table.index)
+    assert {"retrieval", "classification", "color"} <= set(run.summary)
+    assert {"retrieval", "classification", "color"} <= {path.stem for path in run.path.glob("figures/*")}
+    tables = [item for item in shown.displayed if isinstance(item, Styler)]
+    assert sum(len(item.data) for item in tables) == len(table)
+    assert "<table" in tables[0]._repr_html_()
+    bars = {call[1][1]: call[1][0] for call in shown.calls}
+    assert bars["What the nearest neighbours share"].loc["precision@5", "trained encoder"] == pytest.approx(
+        table.loc["precision@5", ("trained encoder", "mean")]
+    )
+
+
+def test_parts_of_a_large_set_are_scored_with_their_deviation(run, shown):
+    table = sections.score(run, k=2, sample=60)
+    values = run.summary["retrieval"]["scores"]["untrained encoder"]["map@R"]
+    assert len(set(values)) == 3
+    mean = sum(values) / 3
+    deviation = math.sqrt(sum((value - mean) ** 2 for value in values) / 3)
+    found = table.loc["map@R", "untrained encoder"]
+    assert (found["mean"], found["deviation"]) == (pytest.approx(mean), pytest.approx(deviation))
+
+
+def test_one_class_is_not_classified(run, shown, monkeypatch, few):
+    one = ImageSet(few.images, torch.zeros(120, dtype=torch.int64), ["all"], few.ids)
+    monkeypatch.setattr("simclr_lib.evaluation.embeddings.load_gallery", lambda config, **options: one)
+    table = sections.score(run)
+    assert "precision@5" in table.index
+    assert not any("knn" in metric for metric in table.index)
+
+
+def test_classes_are_drawn_with_the_trained_encoder_first(run, shown):
+    sections.score(run)
+    sections.show_classes(run)
+    table, chance, title = shown.calls[-1][1]
+    assert list(table) == ["trained encoder", "untrained encoder", "raw pixels"]
+    kept = run.summary["retrieval"]["per_class"]
+    assert table["trained encoder"].to_dict() == kept["trained encoder"]["precision@5"]
+    assert chance.to_dict() == kept["chance"]["precision@5"]
+    assert title.startswith("precision@5")
+
+
+def test_layers_compare_h_and_z_by_cosine_and_dot(run, shown):
+    sections.compare_layers(run)
+    assert list(run.summary["layers"]["scores"]) == ["h, cosine", "h, dot", "z, cosine", "z, dot", "chance"]
+    assert list(shown.calls[0][1][2]) == ["h", "z"]
+
+
+def test_training_is_followed_from_before_it_to_its_end(run, shown, few):
+    sections.follow_training(run)
+    stages = ["before training", "after 1 epoch", "after 2 epochs", "after 3 epochs", "after 4 epochs"]
+    assert list(run.summary["over_training"]["scores"]) == [*stages, "chance"]
+    _, queries, variants = shown.calls[0][1][:3]
+    assert list(variants) == ["before training", "after 2 epochs", "after 4 epochs"]
+    h = h_of(run, few, 2)
+    indices, _ = variants["after 2 epochs"]
+    assert [indices[query].tolist() for query in queries] == [nearest(h, query, 6) for query in queries]
+
+
+def test_neighbors_of_every_image_are_kept_and_those_of_the_queries_drawn(run, shown, few):
+    sections.show_neighbors(run)
+    h, kept = h_of(run, few, 4), np.load(run.path / "neighbors.npz")
+    expected = [few.ids[nearest(h, query, 10)].tolist() for query in range(len(few))]
+    assert kept["neighbors"].tolist() == expected
+    fixed, own = (arguments for _, arguments, _ in shown.calls)
+    assert list(fixed[1]) == fixed_queries(run.config)
+    assert list(own[1]) != list(fixed[1])
+    assert [fixed[2][query].tolist() for query in fixed[1]] == [nearest(h, query, 7) for query in fixed[1]]
+    assert {"neighbors", "neighbors_best_to_worst"} <= {path.stem for path in run.path.glob("figures/*.png")}
+
+
+def test_a_conclusion_is_recorded_and_a_run_at_chance_refused(run, capsys):
+    sections.conclude(run, {"one": np.bool_(True), "two": pd.Series([1.0]).max() > 2})
+    summary = json.loads((run.path / "summary.json").read_text())
+    assert summary["prediction_met"] == {"one": True, "two": False}
+    assert summary["training_seconds"] == pytest.approx(sum(epoch["seconds"] for epoch in run.metrics("epoch")))
+    assert summary["final_loss"] == run.metrics("epoch")[-1]["loss"]
+    printed = capsys.readouterr().out
+    assert "prediction met: one" in printed
+    assert "prediction NOT met: two" in printed
+    epochs = [{"seconds": 1.0, "loss": run.config.chance_loss}]
+    still = SimpleNamespace(config=run.config, metrics=lambda kind: epochs, add_to_summary=lambda **values: None)
+    with pytest.raises(ValueError, match="chance"):
+        sections.conclude(still, {})
+
+
+def test_the_real_gallery_is_the_test_split(run):
+    gallery = load_gallery(run.config)
+    expected = load_images("embedded", "test", image_size=16)
+    assert torch.equal(gallery.images, expected.images)

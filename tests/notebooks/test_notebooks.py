@@ -1,0 +1,281 @@
+"""The numbered notebooks: their anatomy, and that they do what they say, executed by papermill as a user does."""
+
+import ast
+import json
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import nbformat
+import numpy as np
+import pytest
+from PIL import Image
+
+from simclr_lib import Run
+
+ROOT = Path(__file__).parents[2]
+SOURCES = sorted((ROOT / "notebooks").glob("*.ipynb"))
+MAY_IMPORT = {"simclr_lib", "dataclasses", "pandas"}
+MAY_IMPORT_TOO = {"05_numerics": {"sys", "references", "diagrams"}}  # what it holds the library to, and draws with
+
+
+def cells(path: Path, kind: str) -> list:
+    return [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == kind]
+
+
+def tags(cell) -> list[str]:
+    return cell.metadata.get("tags", [])
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.stem)
+def test_a_source_notebook_keeps_the_house_rules(path):
+    code, prose = cells(path, "code"), cells(path, "markdown")
+    assert all(not cell.outputs and cell.execution_count is None for cell in code), "outputs belong to the run"
+    assert prose[0].source.startswith(f"# {path.stem[:2]} ")
+    assert all(word in prose[0].source for word in ("**Question.**", "**Prediction.**", "**Compared with.**"))
+    assert [len([c for c in code if name in tags(c)]) for name in ("parameters", "checks")] == [1, 1]
+    for cell in code:
+        tree = ast.parse(cell.source)
+        assert not any(isinstance(n, ast.FunctionDef | ast.ClassDef | ast.Lambda) for n in ast.walk(tree))
+        assert not any(isinstance(n, ast.Expr) and isinstance(n.value, ast.IfExp) for n in ast.walk(tree))
+        modules = [n.module for n in ast.walk(tree) if isinstance(n, ast.ImportFrom)]
+        modules += [alias.name for n in ast.walk(tree) if isinstance(n, ast.Import) for alias in n.names]
+        allowed = MAY_IMPORT | MAY_IMPORT_TOO.get(path.stem, set())
+        assert {module.split(".")[0] for module in modules} <= allowed
+        lines = [line for line in cell.source.splitlines() if line]
+        assert "parameters" in tags(cell) or len(lines) <= 9, cell.source
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.stem)
+def test_parameters_are_at_most_fourteen_flat_literals_with_run_dir_among_them(path):
+    (cell,) = (cell for cell in cells(path, "code") if "parameters" in tags(cell))
+    values = {n.targets[0].id: ast.literal_eval(n.value) for n in ast.parse(cell.source).body}
+    assert values["run_dir"] == ""
+    assert values["seed"] == 0
+    assert 10 <= len(values) <= 14
+    repeated = set(values) & {
+        keyword.arg
+        for other in cells(path, "code")
+        for call in ast.walk(ast.parse(other.source))
+        if isinstance(call, ast.Call) and ast.unparse(call.func) == "RunConfig.from_parameters"
+        for keyword in call.keywords
+    }
+    assert not repeated, "a parameter is named once"
+
+
+def test_notebooks_share_only_single_calls():
+    sources = Counter(source for path in SOURCES for source in {cell.source for cell in cells(path, "code")})
+    shared = [source for source, count in sources.items() if count > 1]
+    assert len(shared) <= 8
+    assert all(len(source.splitlines()) <= 2 for source in shared)
+
+
+def test_stripping_outputs_keeps_the_parameters_tag(tmp_path):
+    path = tmp_path / "copy.ipynb"
+    shutil.copy(SOURCES[0], path)
+    notebook = nbformat.read(path, as_version=4)
+    notebook.cells[1].outputs = [nbformat.v4.new_output("stream", text="a result")]
+    nbformat.write(notebook, path)
+    subprocess.run([sys.executable, "-m", "nbstripout", str(path)], check=True)
+    stripped = nbformat.read(path, as_version=4)
+    assert not stripped.cells[1].outputs
+    assert "parameters" in stripped.cells[1].metadata.tags
+
+
+def papermill(where: Path, *arguments: str) -> None:
+    command = [sys.executable, "-m", "papermill", "--no-progress-bar", *arguments]
+    done = subprocess.run(command, cwd=where, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+@pytest.fixture
+def project(tmp_path) -> Path:
+    """A project of its own, so that its runs and data are not this one's."""
+    shutil.copytree(ROOT / "notebooks", tmp_path / "notebooks")
+    (tmp_path / "tests/notebooks").mkdir(parents=True)
+    for name in ("references.py", "diagrams.py"):
+        shutil.copy(ROOT / "tests/notebooks" / name, tmp_path / "tests/notebooks")
+    return tmp_path
+
+
+def outputs(report: Path) -> str:
+    return json.dumps([cell.outputs for cell in cells(report, "code")])
+
+
+def figures(run: Run) -> set[str]:
+    return {path.stem for path in run.path.glob("figures/*.png")}
+
+
+HEALTH = {"loss", "similarity", "health"}
+EVERY_PICTURE = HEALTH | {"retrieval", "classification", "color", "neighbors", "neighbors_best_to_worst"}
+
+
+@pytest.mark.child
+def test_the_quickstart_at_its_smallest(project):
+    papermill(project, "notebooks/00_quickstart.ipynb", "out.ipynb", "-p", "epochs", "1", "-p", "limit_images", "640")
+    (run_dir,) = (project / "runs").iterdir()
+    for name in ("with_color", "without_color"):
+        run = Run.open(run_dir / name)
+        assert run.config.limit_images == 640  # no parameter of the notebook, and taken all the same
+        assert {"neighbors", *HEALTH} <= figures(run)
+        assert len(run.metrics("health")) == 2
+        assert 0 < run.summary["precision_at_5_class"] < 1
+        assert len(run.summary["prediction_met"]) == 4
+    assert "limit_images = 640" in outputs(project / "out.ipynb")
+
+
+@pytest.mark.slow
+@pytest.mark.child
+def test_the_quickstart_meets_its_prediction(project):
+    papermill(project, "notebooks/00_quickstart.ipynb", "out.ipynb")
+    (run_dir,) = (project / "runs").iterdir()
+    with_color, without = (Run.open(run_dir / name).summary for name in ("with_color", "without_color"))
+    assert with_color["precision_at_5_class"] >= max(0.5, 1.5 * with_color["untrained_precision_at_5_class"])
+    assert without["precision_at_5_class"] <= with_color["precision_at_5_class"] - 0.2
+    assert without["precision_at_5_color"] > with_color["precision_at_5_color"]
+    assert all(with_color["prediction_met"].values())
+    assert list(without["alarms"]) == ["color"]
+    assert with_color["alarms"] == {}  # a healthy run rings none
+    assert "Colour is a shortcut" in outputs(project / "out.ipynb")
+
+
+@pytest.mark.child
+@pytest.mark.parametrize(
+    ("name", "value", "named"),
+    [
+        ("epocs", "3", "did you mean epochs?"),
+        ("neighbors_k", "5.0", "neighbors_k"),
+        ("neighbors_k", "five", "neighbors_k"),
+        pytest.param("seed", "zero", "seed", marks=pytest.mark.slow),
+    ],
+)
+def test_a_parameter_that_cannot_be_is_refused_before_anything_is_done(project, name, value, named):
+    with pytest.raises(AssertionError, match=named.replace("?", r"\?")):
+        papermill(project, "notebooks/03_cifar10.ipynb", "out.ipynb", "-p", name, value)
+    assert not (project / "runs").exists()
+    assert not (project / "data").exists()
+
+
+@pytest.mark.child
+def test_cifar10_on_real_images_from_inside_notebooks_and_again(project, unpack_cifar10):
+    unpack_cifar10(project / "data", "train", 30, 10)
+    unpack_cifar10(project / "data", "test", 10, 10)
+    small = ["-p", "arch", "convnet", "-p", "batch_size", "64", "-p", "epochs", "2", "-p", "neighbors_k", "5"]
+    papermill(project / "notebooks", "03_cifar10.ipynb", "../out.ipynb", *small)
+    (run,) = map(Run.open, (project / "runs").iterdir())
+    assert run.config.actual_temperature == 0.5
+    classes = run.summary["classification"]
+    assert (classes["train_images"], classes["test_images"]) == (300, 100)
+    assert {"knn@20 top1", "knn@200 top1", "linear probe mean_per_class"} <= set(classes["scores"]["trained encoder"])
+    neighbors = np.load(run.path / "neighbors.npz")
+    assert neighbors["neighbors"].shape == (100, 10)
+    assert not (neighbors["neighbors"] == neighbors["ids"][:, None]).any()  # no image is its own neighbour
+    assert figures(run) == EVERY_PICTURE | {"per_class"}
+    shown = outputs(project / "out.ipynb")
+    assert "kNN gain over the better baseline" in shown
+    assert all(f"{name} 30" in shown for name in ("airplane", "truck"))  # the classes with their sizes
+
+    trained, kept = run.metrics(), sorted((run.path / "embeddings").iterdir())
+    times = [file.stat().st_mtime_ns for file in kept]
+    papermill(project, "notebooks/03_cifar10.ipynb", "again.ipynb", *small, "-p", "run_dir", str(run.path))
+    assert len(list((project / "runs").iterdir())) == 1  # resumed, not started anew
+    assert Run.open(run.path).metrics() == trained
+    assert [file.stat().st_mtime_ns for file in sorted((run.path / "embeddings").iterdir())] == times  # read, not made
+
+
+def write_stl10(root: Path, folder: Path, parts: dict[str, int]) -> None:
+    """The images of class folders as STL-10's binary files: columns first, labels from 1; parts: images a class."""
+    names = sorted(path.name for path in folder.iterdir())
+    (root / "stl10_binary").mkdir(parents=True)
+    (root / "stl10_binary/class_names.txt").write_text("\n".join(names))
+    start = 0
+    for part, each in parts.items():
+        files = [file for name in names for file in sorted((folder / name).iterdir())[start : start + each]]
+        pixels = [np.asarray(Image.open(file).convert("RGB").resize((96, 96))) for file in files]
+        np.stack(pixels).transpose(0, 3, 2, 1).tofile(root / f"stl10_binary/{part}_X.bin")
+        if part != "unlabeled":
+            np.repeat(np.arange(1, len(names) + 1, dtype=np.uint8), each).tofile(root / f"stl10_binary/{part}_y.bin")
+        start += each
+
+
+@pytest.mark.child
+def test_iteration_1_on_real_images_in_stl10_s_layout(project, unpack_caltech101):
+    folder = unpack_caltech101(project, 34, ["Leopards", "Motorbikes", "accordion", "bonsai"])
+    write_stl10(project / "data", folder, {"train": 8, "test": 6, "unlabeled": 20})
+    small = ["-p", "batch_size", "40", "-p", "epochs", "2", "-p", "evaluation_images", "20", "-p", "neighbors_k", "3"]
+    papermill(project, "notebooks/01_alexnet_stl10.ipynb", "out.ipynb", *small, "-y", "crop_area: [0.2, 0.9]")
+    (run,) = map(Run.open, (project / "runs").iterdir())
+    config = run.config
+    assert (config.dataset, config.split, config.arch, config.stem) == ("stl10", "unlabeled", "alexnet", "imagenet")
+    assert (config.optimizer, config.learning_rate, config.color_strength) == ("sgd", 0.1, 0.2)
+    assert (config.momentum, config.crop_area) == (0.0, (0.2, 0.9))
+    assert figures(run) == EVERY_PICTURE | {"neighbors_over_training", "neighbors_by_layer"}
+    assert run.summary["classification"]["train_images"] == 32
+    assert run.summary["classification"]["test_images"] == 24
+    assert {"retrieval", "color", "layers", "over_training", "training_seconds", "final_loss"} <= set(run.summary)
+    assert len(run.metrics("health")) == 3
+
+
+@pytest.mark.slow
+@pytest.mark.child
+def test_iteration_1_with_a_vit_and_lars(project, unpack_caltech101):
+    folder = unpack_caltech101(project, 34, ["Leopards", "Motorbikes", "accordion", "bonsai"])
+    write_stl10(project / "data", folder, {"train": 8, "test": 6, "unlabeled": 20})
+    small = ["-p", "batch_size", "40", "-p", "epochs", "2", "-p", "evaluation_images", "20", "-p", "neighbors_k", "3"]
+    more = ["-p", "color_strength", "1.0", "-p", "arch", "vit_tiny", "-p", "optimizer", "lars"]
+    more += ["-p", "learning_rate", "0.3", "-p", "lr_scaling", "linear", "-p", "momentum", "0.9"]
+    papermill(project, "notebooks/01_alexnet_stl10.ipynb", "out.ipynb", *small, *more, "-p", "warmup_epochs", "2")
+    (run,) = map(Run.open, (project / "runs").iterdir())
+    assert (run.config.arch, run.config.optimizer, run.config.lr_scaling) == ("vit_tiny", "lars", "linear")
+    assert f"alarms that rang: {len(run.summary['alarms'])}" in outputs(project / "out.ipynb")
+
+
+@pytest.mark.child
+def test_iteration_2_on_real_images_of_caltech101(project, unpack_caltech101):
+    unpack_caltech101(project / "data", 40, ["Faces", "Faces_easy", "airplanes", "watch"])
+    small = ["-p", "arch", "resnet18", "-p", "image_size", "48", "-p", "batch_size", "48", "-p", "epochs", "1"]
+    papermill(project, "notebooks/02_resnet50_caltech101.ipynb", "out.ipynb", *small)
+    (run,) = map(Run.open, (project / "runs").iterdir())
+    ids = np.load(run.path / "images.npz")
+    assert (len(ids["ids"]), len(ids["held_out_ids"])) == (144, 16)
+    assert "50.0% of the test images" in run.summary["classification"]["near_duplicates"]
+    assert run.summary["classification"]["classes"] == "4 (BACKGROUND_Google is left out)"
+    assert len(run.summary["prediction_met"]) == 3
+    assert figures(run) == EVERY_PICTURE | {"per_class", "neighbors_over_training"}
+
+
+@pytest.mark.slow
+@pytest.mark.child
+def test_iteration_2_on_a_folder_of_one_s_own_with_the_resnet_s_scaling(project, unpack_caltech101):
+    folder = unpack_caltech101(project, 40, ["Faces", "Faces_easy", "airplanes", "watch"])
+    small = ["-p", "arch", "resnet18", "-p", "image_size", "48", "-p", "batch_size", "48", "-p", "epochs", "1"]
+    small += ["-p", "store_size", "56", "-p", "resize", "crop", "-p", "optimizer", "lars", "-p", "learning_rate", "0.3"]
+    small += ["-p", "lr_scaling", "linear", "-p", "warmup_epochs", "10", "-p", "unreadable", "skip"]
+    (folder / "watch/broken.jpg").write_bytes(b"no image")
+    own = ["-p", "dataset", "folder", "-p", "data_root", str(folder)]
+    papermill(project, "notebooks/02_resnet50_caltech101.ipynb", "out.ipynb", *small, *own)
+    (run,) = map(Run.open, (project / "runs").iterdir())
+    assert (run.config.optimizer, run.config.actual_store_size, run.config.resize) == ("lars", 56, "crop")
+    assert "unreadable = 'skip'" in outputs(project / "out.ipynb")
+
+
+@pytest.mark.child
+def test_every_numeric_claim_holds_from_inside_notebooks(project):
+    papermill(project / "notebooks", "05_numerics.ipynb", "../out.ipynb")
+    (run_dir,) = (project / "runs").iterdir()
+    claims = json.loads((run_dir / "summary.json").read_text())["claims"]
+    assert len(claims) == 9
+    shown = outputs(project / "out.ipynb")
+    assert all(f"held   {claim}" in shown for claim in claims)
+    drawn = {path.stem for path in (run_dir / "figures").iterdir()}
+    assert drawn == {"one_gradient", "lars_drift", "norms", "schedule", "blur", "draws"}
+
+
+@pytest.mark.slow
+@pytest.mark.child
+def test_a_numeric_claim_that_does_not_hold_stops_the_notebook(project):
+    with pytest.raises(AssertionError, match="AssertionError"):
+        papermill(project, "notebooks/05_numerics.ipynb", "out.ipynb", "-p", "tolerance_float64", "0")
+    assert "held   " not in outputs(project / "out.ipynb")
