@@ -70,10 +70,10 @@ def _list(options: argparse.Namespace) -> None:
         folder = file.parent.relative_to(project_root())
         try:
             run = Run.open(file.parent)
+            config, epochs, state = run.config, run.metrics("epoch"), run.status.get("state", "unknown")
         except ValueError as error:  # the run of another version, say
             print(f"{folder!s:48} {error}")
             continue
-        config, epochs, state = run.config, run.metrics("epoch"), run.status.get("state", "unknown")
         loss = f"loss {epochs[-1]['loss']:.3f} (chance {config.chance_loss:.3f})" if epochs else "no epoch yet"
         print(f"{folder!s:48} {state:11} {config.dataset} {config.arch} {len(epochs)}/{config.epochs} epochs  {loss}")
 

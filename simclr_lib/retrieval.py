@@ -19,7 +19,7 @@ SPARE_CANDIDATES = 32  # a neighbour that float32 misplaces by this many ranks i
 
 @torch.no_grad()
 def top_k_neighbors(
-    queries: Tensor, gallery: Tensor | None = None, k: int = 5, similarity: str = "cosine"
+    queries: Tensor, gallery: Tensor | None = None, k: int = 5, similarity: str = "cosine", *, exact: bool = True
 ) -> tuple[Tensor, Tensor]:
     """The k most similar gallery rows of each query, exactly.
 
@@ -28,6 +28,10 @@ def top_k_neighbors(
     similarities (Q, k) float64, the precision that decides the order: descending, ties to the lowest index.
     similarity "cosine" lies in [-1, 1] up to rounding, and a zero row has 0 with every row; "dot" has no bounds.
     Memory: a float64 and a float32 copy of the inputs, and tables of 64 MB.
+
+    exact=False: by one float64 matrix product, some thirty times as fast where k is in the hundreds and N in the
+    thousands. Equal rows tie as well, but different rows whose similarities differ by less than the rounding of that
+    product, some 1e-13, may come in either order.
 
     Raises ValueError on inputs that are not finite floating tables of one width, on another similarity, and on a k
     below 1 or above the number of rows to choose from.
@@ -41,27 +45,14 @@ def top_k_neighbors(
         _check_table("gallery", gallery, width=queries.shape[1])
         require_k(k, len(gallery))
         gallery, gallery_scale = _scaled("gallery", gallery, similarity)
-    indices, similarities = _search(queries, gallery.to(queries.device), k)
-    return indices, similarities * scale * gallery_scale
+    gallery, rows = gallery.to(queries.device), torch.arange(len(queries), device=queries.device)
+    found = _search(rows, queries, gallery, k) if exact else _rank_all(rows, queries, gallery, k, torch.matmul)
+    return found[0], found[1] * scale * gallery_scale
 
 
-@torch.no_grad()
-def rank_among_themselves(rows: Tensor, k: int, similarity: str = "cosine") -> Tensor:
-    """The indices (N, k) of `top_k_neighbors(rows, k=k)`, some thirty times as fast where k is in the hundreds.
-
-    The same rules: no row is its own neighbour, equal rows tie, ties go to the lowest index. But similarities are those
-    of one float64 matrix product: where those of different rows differ by less than its rounding, some 1e-13, they may
-    come in either order. Memory: a float64 copy of the rows, the indices, and tables of 64 MB.
-    """
-    _check_table("rows", rows)
-    require_k(k, len(rows) - 1)
-    rows, _ = _scaled("rows", rows, similarity)
-    return _rank_all(torch.arange(len(rows), device=rows.device), rows, rows, k, torch.matmul)[0]
-
-
-def require_k(k: int, choice: int) -> None:
+def require_k(k: int, choice: int, name: str = "k") -> None:
     """Raise ValueError unless `k` neighbours can be had among `choice` rows; worth asking before training."""
-    require(1 <= k <= choice, "k", f"1 to {choice}, the rows to choose from", k, "choose another k or add rows")
+    require(1 <= k <= choice, name, f"1 to {choice}, the rows to choose from", k, "choose another k or add rows")
 
 
 def _scaled(name: str, rows: Tensor, similarity: str) -> tuple[Tensor, float]:
@@ -80,12 +71,12 @@ def _scaled(name: str, rows: Tensor, similarity: str) -> tuple[Tensor, float]:
     return rows / scale, scale
 
 
-def _search(queries: Tensor, gallery: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Rows of norm at most 1 -> indices and similarities (Q, k). Where gallery and queries are one tensor, a query is
-    not its own neighbour. What one precision cannot prove is searched in the next, and in the end among all rows."""
+def _search(open_rows: Tensor, queries: Tensor, gallery: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Rows of norm at most 1 -> indices and similarities (Q, k) of all queries, those at `open_rows` (Q,). Where gallery
+    and queries are one tensor, a query is not its own neighbour. What one precision cannot prove is searched in the
+    next, and in the end among all rows."""
     indices = torch.empty(len(queries), k, dtype=torch.int64, device=queries.device)
     similarities = torch.empty(len(queries), k, dtype=torch.float64, device=queries.device)
-    open_rows = torch.arange(len(queries), device=queries.device)
     for dtype in _search_precisions(queries.device):
         coarse, left_open = gallery.to(dtype), []
         for rows in open_rows.split(_rows_in_a_tile(len(coarse) * coarse.element_size())):
@@ -239,10 +230,11 @@ def retrieval_scores(rows: Tensor, labels: Tensor, k: int = 5, similarity: str =
     Memory: some 30 bytes for each of N times the largest class.
 
     Raises:
-        ValueError: as rank_among_themselves and neighbor_hits do, and where no two images are of one class.
+        ValueError: as top_k_neighbors and neighbor_hits do, and where no two images are of one class.
     """
     relevant = _others_of_the_class(labels)
-    hits = neighbor_hits(rank_among_themselves(rows, max(k, int(relevant.max())), similarity), labels, labels)
+    indices, _ = top_k_neighbors(rows, None, max(k, int(relevant.max())), similarity, exact=False)
+    hits = neighbor_hits(indices, labels, labels)
     ranks = torch.arange(1, hits.shape[1] + 1).double()
     counted = hits & (ranks <= relevant[:, None])
     average = (hits.cumsum(1) / ranks * counted).sum(1) / relevant

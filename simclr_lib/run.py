@@ -47,8 +47,9 @@ class Run:
             expected = f"the configuration that {run.path} was trained with"
             require(not changes, "run_dir", expected, listed, "give another run_dir")
         else:
-            for recorded in ("metrics.jsonl", "summary.json", "snapshots/*", "embeddings/*"):
-                for file in run.path.glob(recorded):
+            recorded = "metrics.jsonl", "summary.json", "encoder.safetensors", "snapshots/*", "embeddings/*", "*.npz"
+            for pattern in recorded:
+                for file in run.path.glob(pattern):
                     file.unlink()
         if not run.finished:
             run._write("config.json", config.to_dict())
@@ -177,12 +178,6 @@ class Run:
     def snapshots(self) -> list[int]:
         """The numbers of epochs after which there is a snapshot."""
         return sorted(int(file.stem.removeprefix("epoch-")) for file in self.path.glob("snapshots/*.safetensors"))
-
-    @property
-    def epochs_trained(self) -> int:
-        """How many epochs the last weights that were kept have been trained. Raises ValueError where none were kept."""
-        kept = (self.path / "encoder.safetensors").exists() or self.config.epochs in self.snapshots
-        return self.config.epochs if kept else self.load_checkpoint()["epochs_done"]
 
     def load_encoder_weights(self) -> Weights:
         """The encoder's weights after training, or, before its end, at the last checkpoint."""

@@ -128,7 +128,7 @@ def fit(learner: "Learner", images: Tensor, rows: Tensor, run: Run, held_out: He
 
 
 class Learner:
-    """What a run trains, and trains with: the model, its optimizer and its views, built from the configuration.
+    """The model, its optimizer and its views, as the configuration asks for them.
 
     Of each batch, this process has the rows `own`, and takes `micro_batch_size` of them at a time.
     """
@@ -203,12 +203,12 @@ def snapshot_epochs(epochs: int) -> set[int]:
     return {math.ceil(epochs * quarters / 4) for quarters in (1, 2, 3, 4)}
 
 
-def require_shared_norm(config: RunConfig, device: torch.device, processes: int) -> None:
+def require_shared_norm(config: RunConfig, device: torch.device, world_size: int) -> None:
     """Raises ValueError where a BatchNorm would see the images of one process only: PyTorch's SyncBatchNorm, which
     sees those of all, exists on GPUs only."""
-    shared = not config.has_batch_norm or processes == 1 or device.type == "cuda"
+    shared = not config.has_batch_norm or world_size == 1 or device.type == "cuda"
     found = "'batch', which would normalise over each process's images instead of the batch"
-    require(shared, "norm", f"'group' with {processes} processes on a {device.type}", found, "or use GPUs")
+    require(shared, "norm", f"'group' with {world_size} processes on a {device.type}", found, "or use GPUs")
 
 
 def require_finite(tensors: dict[str, Tensor], what: str) -> None:

@@ -14,7 +14,6 @@ from simclr_lib.retrieval import (
     knn_accuracy,
     neighbor_hits,
     precision_at_k,
-    rank_among_themselves,
     retrieval_scores,
     top_k_neighbors,
 )
@@ -253,11 +252,17 @@ def test_the_ranking_of_all_is_the_exact_one_duplicates_included(monkeypatch, si
     rows[3] = 0
     for k in (1, 20, 149):
         expected, _ = top_k_neighbors(rows, k=k, similarity=similarity)
-        assert torch.equal(rank_among_themselves(rows, k, similarity), expected)
+        assert torch.equal(top_k_neighbors(rows, None, k, similarity, exact=False)[0], expected)
+    queries, gallery = torch.randn(30, 6), rows[:70]
+    (ids, values), (expected, exact) = (
+        top_k_neighbors(queries, gallery, 60, similarity, exact=e) for e in (False, True)
+    )
+    assert torch.equal(ids, expected)
+    torch.testing.assert_close(values, exact, rtol=0, atol=1e-12)
     collapsed = torch.ones(50, 4)
-    assert torch.equal(rank_among_themselves(collapsed, 3), top_k_neighbors(collapsed, k=3)[0])
+    assert torch.equal(top_k_neighbors(collapsed, k=3, exact=False)[0], top_k_neighbors(collapsed, k=3)[0])
     with pytest.raises(ValueError, match=r"k: .*1 to 149"):
-        rank_among_themselves(rows, 150, similarity)
+        top_k_neighbors(rows, None, 150, similarity, exact=False)
 
 
 # Votes and hits

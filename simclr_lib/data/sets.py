@@ -13,11 +13,12 @@ import torch
 from torch import Tensor
 from torchvision import datasets
 
-from simclr_lib.data.decode import Item, decode_or_reason
+from simclr_lib.data.decode import Item
 from simclr_lib.data.layouts import PUBLISHED, Listing, list_images
 from simclr_lib.data.store import open_store, store_places
 from simclr_lib.engine.checks import SPLITS, is_count, require, require_choice
 from simclr_lib.engine.paths import data_root
+from simclr_lib.engine.seeds import permutation
 
 NATURAL_SIZE = {"cifar10": 32, "stl10": 96, "embedded": 32}  # pixels
 FETCH = {"cifar10": datasets.CIFAR10, "stl10": datasets.STL10, "caltech101": datasets.Caltech101}
@@ -104,21 +105,6 @@ def load_images(
     return ImageSet(torch.from_numpy(images), torch.from_numpy(listing.labels)[ids], listing.class_names, ids, paths)
 
 
-def load_image(path: str | os.PathLike, image_size: int, resize: str = "squash") -> Tensor:
-    """One image file, (1, 3, S, S) uint8, as `load_images` makes those of a set; image_size: S in pixels.
-
-    Raises:
-        FileNotFoundError: where there is no such file.
-        ValueError: where it is no image that can be read.
-    """
-    file = os.path.expanduser(path)
-    if not os.path.isfile(file):
-        raise FileNotFoundError(f"image: expected a file, got {file}, which is none; give the path of an image")
-    image = decode_or_reason(file, image_size, resize)
-    require(not isinstance(image, str), "image", "a file that Pillow can read, such as a .jpg", f"{file} ({image})")
-    return torch.from_numpy(image)[None]
-
-
 def _settled(name: str, split: str, image_size: int | None, root: str | os.PathLike | None) -> tuple[str, int, str]:
     """The split ("all" where a set has none of its own), side and root that are meant."""
     splits, size = SPLITS[name], NATURAL_SIZE.get(name) if image_size is None else image_size
@@ -137,7 +123,7 @@ def _draw(total: int, limit: int | None, seed: int) -> Tensor:
     """The ids of a random subset of `limit` images, or of all, in order."""
     within = limit is None or (is_count(limit) and limit <= total)
     require(within, "limit", f"None for all, or 1 to the {total} images there are", repr(limit))
-    return torch.randperm(total, generator=torch.Generator().manual_seed(seed))[:limit].sort().values
+    return permutation(total, seed)[:limit].sort().values
 
 
 def _download(name: str, split: str, root: str, download: bool) -> Listing:

@@ -52,7 +52,7 @@ def open_store(
 
     They come from the store at one of the places, or are decoded now and kept at the first place that can be written.
     An array that has the size already stays where it is. Decoding runs in `workers` threads (None: one a core) under a
-    progress bar. Several processes may open one store at once, and make it. Warns where a store has another size than
+    progress bar. Several processes may open, or make, the same store at once. Warns where a store has another size than
     it should, and where none can be written: its pixels are then in a temporary file, as they are without `places`.
     """
     if isinstance(items, np.ndarray) and items.shape[2:] == (size, size):

@@ -1,4 +1,4 @@
-"""Checks of what is given, in one form: an error says what was expected, what came, and what to do."""
+"""The names that may be chosen, and checks of what is given: an error says what was expected, what came, what to do."""
 
 import math
 

@@ -63,8 +63,8 @@ def keep_freed_memory(device: torch.device) -> Iterator[None]:
     glibc hands every large tensor back to the system and faults it in again, step after step. Seen on 2 cores:
     579 images/s as it comes, 1,120 with this. Only inside, as training frees the same sizes over and over: an
     evaluation, whose sizes vary, was seen to leave holes until 21 GB were taken. On leaving, all that is free goes back
-    to the system. A later tensor may fill a hole that training left on the heap, and that memory be kept once it is
-    freed: no more than training took.
+    to the system. Memory on the heap that a later tensor takes and frees may stay with the process: at most as much as
+    training took.
     """
     libc = ctypes.CDLL(None) if sys.platform == "linux" and device.type == "cpu" else None
     if not hasattr(libc, "mallopt"):  # musl has none

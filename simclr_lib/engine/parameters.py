@@ -12,7 +12,7 @@ from typing import Any
 
 from simclr_lib.engine.checks import is_amount, is_count, is_whole, require
 
-KINDS = {  # a value has to be of the first of these kinds that its default is of
+KINDS = {  # the first that fits a default is what a value has to be
     "a whole number of at least 1": is_count,
     "a whole number of at least 0": is_whole,
     "a number of at least 0": is_amount,
@@ -35,12 +35,10 @@ def notebook_parameters(namespace: Mapping[str, Any], fields: set[str]) -> dict[
     """
     if "In" not in namespace:  # where IPython keeps the cells that it has executed
         return dict(namespace)
-    injected = [cell for cell in namespace["In"] if cell.startswith("# Parameters")]  # as papermill's cells do
+    injected = [cell for cell in namespace["In"] if cell.startswith("# Parameters\n")]  # as papermill's cells do
     given = _assigned(injected[-1]) if injected else {}
     defaults = _defaults(cell for cell in namespace["In"] if cell not in injected)
-    for name in sorted(given.keys() - defaults.keys() - fields):
-        (near,) = get_close_matches(name, [*fields, *defaults], n=1, cutoff=0)
-        require(False, name, "a field of RunConfig or a parameter here", "neither", f"did you mean {near}?")
+    require_known(given, fields | defaults.keys())
     for name in sorted(defaults.keys() - fields):
         kind = next(kind for kind, holds in KINDS.items() if holds(defaults[name]))
         remedy = "papermill takes a list by -y 'name: [0, 1]'" * isinstance(defaults[name], list)
@@ -48,8 +46,15 @@ def notebook_parameters(namespace: Mapping[str, Any], fields: set[str]) -> dict[
     return {name: namespace[name] for name in defaults | given}
 
 
+def require_known(names: Iterable[str], known: set[str]) -> None:
+    """Raise ValueError, with the nearest known name, at the first of `names` that is none of them."""
+    for name in sorted(set(names) - known):
+        (near,) = get_close_matches(name, sorted(known), n=1, cutoff=0)
+        require(False, name, "a parameter of the notebook or a field of RunConfig", "neither", f"did you mean {near}?")
+
+
 def _defaults(cells: Iterable[str]) -> dict[str, Any]:
-    """Name -> default of the parameters cell: the names that it has now, each with the default that it had first."""
+    """Name -> default of the parameters cell: its names as last executed, each with its default as first executed."""
     editions = [found for found in map(_assigned, cells) if isinstance(found.get("run_dir"), str)]
     require(editions, "parameters", 'a cell of assignments, run_dir = "" among them', "none", "execute it before this")
     # a cell that sets little but run_dir is no edition of the parameters cell

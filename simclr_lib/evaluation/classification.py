@@ -84,13 +84,13 @@ def accuracy(predicted: Tensor, labels: Tensor) -> tuple[float, float]:
     return right.mean().item(), right.groupby(level=0).mean().mean().item()
 
 
-def score_classes(run: Run, gallery: ImageSet, draws: Sequence[int] = SEEDS) -> pd.DataFrame:
+def score_classes(run: Run, gallery: ImageSet) -> pd.DataFrame:
     """kNN and linear probe on `gallery` for the trained encoder, the untrained one and raw pixels: trained on the
     labelled training split of the run's data set where it has one (`score_classification`), else on draws from the
     gallery itself (`score_draws`)."""
     h = embed_beside_baselines(run, gallery)
     if "test" not in SPLITS[run.config.dataset]:
-        return score_draws(run, gallery, h, draws=draws)
+        return score_draws(run, gallery, h)
     train = load_labelled(run.config)
     bank = embed_beside_baselines(run, train)
     return score_classification(run, train, gallery, {name: (bank[name], h[name]) for name in h})
@@ -186,8 +186,8 @@ def _as_in_training(train: ImageSet, test: ImageSet) -> Tensor:
 def _score(run: Run, facts: dict[str, Any], splits: Mapping[str, list[tuple]]) -> pd.DataFrame:
     """Classify every split, encoder -> (train_h, train_y, test_h, test_y) of each draw; keep the scores beside chance,
     the facts, and what the probe selected."""
-    scores = {encoder: pd.DataFrame([_classify(*split) for split in of]) for encoder, of in splits.items()}
-    chosen = {encoder: of.pop(CHOSEN).tolist() for encoder, of in scores.items() if CHOSEN in of}
+    scores = {encoder: pd.DataFrame([_classify(*split) for split in draws]) for encoder, draws in splits.items()}
+    chosen = {encoder: table.pop(CHOSEN).tolist() for encoder, table in scores.items() if CHOSEN in table}
     _, train_y, *_ = next(iter(splits.values()))[0]
     metrics = pd.concat(scores.values()).columns
     scores["chance"] = pd.DataFrame(1 / len(train_y.unique()), index=[0], columns=metrics)
@@ -197,7 +197,8 @@ def _score(run: Run, facts: dict[str, Any], splits: Mapping[str, list[tuple]]) -
 def _classify(train_h: Tensor, train_y: Tensor, test_h: Tensor, test_y: Tensor) -> dict[str, float]:
     """kNN at each k for which the training set suffices and, but for raw pixels, the linear probe and its choice."""
     scores = {}
-    indices, similarities = top_k_neighbors(test_h, train_h, min(max(KNN), len(train_h)))
+    k, few = min(max(KNN), len(train_h)), len(train_h) <= 50 * max(KNN)  # of few rows, one product is the quicker way
+    indices, similarities = top_k_neighbors(test_h, train_h, k, exact=not few)
     for k in KNN:
         if k <= len(train_h):  # the nearest k are the first of the nearest of more
             predicted = vote(indices[:, :k], similarities[:, :k], train_y)

@@ -30,9 +30,9 @@ def embed(
 ) -> Tensor:
     """h of every image: (N, 3, S, S) uint8 or float in [0, 1] -> (N, D) float32 on the CPU; z, where given a SimCLR.
 
-    The encoder runs in eval mode on the device where it is, and is left in the mode it came in. Of an image it sees
-    the centre, this share of its side (`center`). What then has another side than `image_size`, if that is given, is
-    resized (bilinear, antialiased). More than one batch comes with a progress bar.
+    The encoder runs in eval mode on the device where it is, and is left in the mode it came in. It sees the centre of
+    each image: a square of `center` times its side. This is resized to `image_size`, if that is given (bilinear,
+    antialiased). More than one batch comes with a progress bar.
 
     Raises:
         ValueError: if `images` is not (N, 3, S, S) with at least one image.
@@ -98,16 +98,18 @@ def embed_as_trained(config: RunConfig, encoder: nn.Module, images: Tensor) -> T
 def embed_once(run: Run, images: ImageSet, epochs: int | None = None) -> Tensor:
     """h of `images` (N, D) by the encoder after so many epochs (0, a snapshot's; None: the last state that was kept).
 
-    Computed the first time, then read from embeddings/ of the run, where it lies with the ids of the images.
+    Computed the first time, then read from embeddings/ of the run, where it lies with the ids of the images. The last
+    state of a run that has not finished is not kept: it will be another one.
     """
-    trained = run.epochs_trained if epochs is None else epochs
-    content = zlib.crc32(images.ids.numpy(), images.checksum(torch.arange(len(images))))
+    stays, trained = epochs is not None or run.finished, run.config.epochs if epochs is None else epochs
+    content = zlib.crc32(images.images.contiguous().numpy(), zlib.crc32(images.ids.numpy()))
     name = f"embeddings/epoch-{trained:04}-of-{len(images)}-images-{content:08x}"
-    if not (kept := run.load_arrays(name)):
-        h = embed_as_trained(run.config, load_encoder(run, epochs), images.images)
-        kept = {"ids": images.ids.numpy(), "h": h.numpy()}
-        run.save_arrays(name, **kept)
-    return torch.from_numpy(kept["h"])
+    if stays and (kept := run.load_arrays(name)):
+        return torch.from_numpy(kept["h"])
+    h = embed_as_trained(run.config, load_encoder(run, epochs), images.images)
+    if stays:
+        run.save_arrays(name, ids=images.ids.numpy(), h=h.numpy())
+    return h
 
 
 def embed_beside_baselines(run: Run, images: ImageSet) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""The numbers of health, and the alarms that they ring: tensors in, numbers and words out.
+"""The numbers of health: tensors in, numbers out.
 
 z_a, z_b are the projections of two views of the same images, row by row; h are embeddings of the images themselves.
 N images, P projection dimensions, D embedding dimensions, B palette bins.
@@ -12,25 +12,7 @@ from scipy.stats import spearmanr
 from torch import Tensor
 from torchvision.transforms.functional import convert_image_dtype
 
-from simclr_lib.config import RunConfig
-
 PALETTE_LEVELS = 5  # of each of red, green and blue
-# Learning rates at batch 256, see `alarms` for other batches: Goyal et al. 2017, arXiv:1706.02677; SimCLR, section 2.2;
-# Chen, Xie and He 2021, arXiv:2104.02057 (MoCo v3), section 4.
-RATE_RULE = {"sgd": 0.1, "lars": 0.3, "adamw": 1.5e-4}
-ALARMS = {
-    "chance": "The loss is that of chance: {loss:.3f}, where guessing has {config.chance_loss:.3f} and telling all "
-    "apart {best:.2f}. Check that images and views differ; try another learning_rate, or a longer warm-up.",
-    "collapse": "The projections collapsed: their spread is {deviation:.3f} of an even one, in {effective_rank_z:.1f} "
-    "of their dimensions. Lower learning_rate or lengthen warmup_epochs; normalise (norm), or train larger batches.",
-    "alike": "All similarities are alike: {positive_mean:.3f} between two views of an image, {other_mean:.3f} between "
-    "different images. Nothing is told apart: weaken the augmentation, train longer, or lower temperature.",
-    "color": "Colour is a shortcut: in colour, neighbours are {color_agreement:.0%} of the way from random images to "
-    "those nearest by colour alone, and similarity follows colour with a rank correlation of {color_following:.2f}. "
-    "Raise color_strength (the paper has 1).",
-    "learning rate": "The learning rate is far from the rule: {rate:g}, where {config.optimizer} at batch "
-    "{config.batch_size:,} has {rule:g} ({base:g} x {scale}). Set learning_rate, or lr_scaling.",
-}
 
 
 def similarities(z_a: Tensor, z_b: Tensor) -> tuple[Tensor, Tensor]:
@@ -158,29 +140,3 @@ def reading(z_a: Tensor, z_b: Tensor, h: Tensor, palette: Tensor) -> dict:
 
 def _histogram(cosines: Tensor) -> list[int]:
     return torch.histc(cosines.clamp(-1, 1), bins=40, min=-1, max=1).int().tolist()
-
-
-def alarms(reading: dict, loss: float, config: RunConfig) -> dict[str, str]:
-    """What is wrong, in plain words with the figure and the likely remedy: name of the alarm -> its text.
-
-    reading: of `reading`. loss: mean of the last epoch's. A network at its start may well ring some: call this once the
-    warm-up is over.
-    """
-    if not reading["finite"] or not math.isfinite(loss):
-        what = "The loss" if reading["finite"] else "An embedding"
-        return {"non-finite": f"{what} is not finite. Lower learning_rate, or lengthen warmup_epochs."}
-    chance, rate, base = config.chance_loss, config.actual_learning_rate, RATE_RULE[config.optimizer]
-    best = math.log1p(config.negatives * math.exp(-1 / config.actual_temperature))  # positives at 1, all else at 0
-    batches, scale = config.batch_size / 256, "batch / 256"
-    if config.lr_scaling == "sqrt":  # SimCLR, appendix B.1, for small batches
-        batches, scale = math.sqrt(batches), f"sqrt({scale})"
-    rule = base * batches
-    rings = {
-        "chance": chance - loss < 0.02 * (chance - best),
-        "collapse": reading["deviation"] < 0.1 or reading["effective_rank_z"] < 2,
-        "alike": reading["positive_mean"] - reading["other_mean"] < 0.05,
-        "color": reading["color_agreement"] > 0.5 and reading["color_following"] > 0.5,
-        "learning rate": not rule / 10 <= rate <= rule * 10,
-    }
-    figures = reading | dict(config=config, loss=loss, best=best, rate=rate, rule=rule, base=base, scale=scale)
-    return {name: ALARMS[name].format(**figures) for name in rings if rings[name]}

@@ -24,11 +24,16 @@ from simclr_lib.retrieval import chance_scores, require_k, retrieval_scores
 from simclr_lib.run import Run
 
 
-def require_scorable(config: RunConfig, gallery: ImageSet, k: int, sample: int, seeds: Sequence[int] = SEEDS) -> None:
+def require_scorable(
+    config: RunConfig, gallery: ImageSet, neighbors_k: int, evaluation_images: int | None, seeds: Sequence[int] = SEEDS
+) -> None:
     """Raise a ValueError where scoring `gallery` would, or showing its neighbours, before the training they follow."""
-    require_k(max(k, SHOWN), len(gallery) - 1)
-    for rows in _samples(_labelled(gallery), seeds, sample):
-        chance_scores(gallery.labels[rows], k)  # refuses what retrieval_scores would refuse
+    require(len(gallery) > SHOWN, "images", f"more than the {SHOWN} neighbours that are kept of each", len(gallery))
+    require_k(neighbors_k, len(gallery) - 1, "neighbors_k")
+    enough = evaluation_images is None or evaluation_images >= 2
+    require(enough, "evaluation_images", "at least 2; more than there are means all", evaluation_images)
+    for rows in _samples(_labelled(gallery), seeds, evaluation_images):
+        chance_scores(gallery.labels[rows], neighbors_k)  # refuses what retrieval_scores would refuse
     if len(gallery.labels[_labelled(gallery)].unique()) > 1:
         require_classes(config, gallery, seeds)
 
@@ -57,12 +62,12 @@ def score_retrieval(
         for similarity in similarities:
             compared = encoder if len(similarities) == 1 else f"{encoder}, {similarity}"
             queries[compared] = [retrieval_scores(h[rows], images.labels[rows], k, similarity) for rows in samples]
-    queries["chance"] = [chance_scores(of, k) for of in labels]
+    queries["chance"] = [chance_scores(classes, k) for classes in labels]
     means, by_class = {}, {}
     for compared, scores in queries.items():
         means[compared], by_class[compared] = _means(scores, labels, images.class_names)
     facts = {
-        "images": [len(of) for of in labels],
+        "images": [len(rows) for rows in samples],
         "labelled_images": len(_labelled(images)),
         "seeds": list(seeds)[: len(samples)],
         "queries_alone_in_their_class": [int(chance["map@R"].isnan().sum()) for chance in queries["chance"]],
@@ -75,8 +80,9 @@ def score_color(
 ) -> pd.DataFrame:
     """How far neighbours agree in colour, whatever they show: `color_reading` of a random sample a seed, under "color".
 
-    color_agreement is 0 where neighbours are as alike in colour as random images, and 1 where they are the most alike
-    that there are; color_following is the rank correlation of likeness in h with likeness in colour. No label is read.
+    color_agreement is 0 where neighbours are as alike in colour as random images, and 1 where they are as alike as the
+    nearest images by colour alone; color_following is the rank correlation of similarity in h with similarity in
+    colour. No label is read.
     """
     samples = _samples(torch.arange(len(images)), seeds, sample)
     colors = [(rows, palettes(images.images[rows])) for rows in samples]
@@ -95,7 +101,6 @@ def _samples(rows: Tensor, seeds: Sequence[int], sample: int | None) -> list[Ten
     """A random part of `rows` for each seed; all of them, once, where there are no more than `sample`."""
     if sample is None or sample >= len(rows):
         return [rows]
-    require(sample >= 2, "sample", f"None for all, or 2 to the {len(rows)} images", sample)
     return [rows[permutation(len(rows), seed)[:sample].sort().values] for seed in seeds]
 
 
@@ -106,7 +111,7 @@ def _means(
 
     scores: a dictionary a sample, metric -> one value a query (N,). labels: of these queries, (N,) a sample.
     """
-    by_sample = [pd.DataFrame(of, index=classes.numpy()) for of, classes in zip(scores, labels, strict=True)]
+    by_sample = [pd.DataFrame(table, index=classes.numpy()) for table, classes in zip(scores, labels, strict=True)]
     queries = pd.concat(by_sample, keys=range(len(by_sample)), names=["sample", "class"])
     classes = queries.groupby(["sample", "class"]).mean()
     per_class = classes.groupby("sample").mean().add_suffix(", mean per class")

@@ -5,6 +5,7 @@ from typing import Any
 
 import pandas as pd
 
+from simclr_lib.engine.checks import require
 from simclr_lib.run import Run
 
 
@@ -13,7 +14,7 @@ def keep_scores(run: Run, name: str, scores: Mapping[str, pd.DataFrame], **facts
 
     scores: encoder -> a row a sample or draw, a column a metric.
     """
-    kept = {encoder: of.to_dict("list") for encoder, of in scores.items()}
+    kept = {encoder: table.to_dict("list") for encoder, table in scores.items()}
     run.add_to_summary(**{name: {**facts, "scores": kept}})
     return score_table(kept)
 
@@ -26,14 +27,16 @@ def score_table(scores: Mapping[str, Mapping[str, Sequence[float]]]) -> pd.DataF
     """
     columns = {}
     for encoder, metrics in scores.items():
-        of = pd.DataFrame(metrics)
-        columns[encoder] = pd.DataFrame({"mean": of.mean(), "deviation": of.std(ddof=0).where(of.count() > 1)})
+        values = pd.DataFrame(metrics)
+        deviation = values.std(ddof=0).where(values.count() > 1)
+        columns[encoder] = pd.DataFrame({"mean": values.mean(), "deviation": deviation})
     return pd.concat(columns, axis=1)
 
 
 def class_table(run: Run) -> pd.DataFrame:
     """precision@k class by class, from the summary's retrieval scores: a row a class, a column an encoder or chance;
     NaN for a class that has no score. The name of its columns is the metric."""
+    require("retrieval" in run.summary, "summary", "retrieval scores", "none", "call score_retrieval first")
     tables = run.summary["retrieval"]["per_class"]
     (metric,) = (metric for metric in tables["chance"] if metric.startswith("precision@"))
-    return pd.DataFrame({encoder: of[metric] for encoder, of in tables.items()}).rename_axis(columns=metric)
+    return pd.DataFrame({encoder: metrics[metric] for encoder, metrics in tables.items()}).rename_axis(columns=metric)

@@ -49,43 +49,35 @@ def view_pairs(images: Any, views_a: Any, views_b: Any, title: str | None = None
     return figure
 
 
-def neighbor_grid(images: Any, query_ids: Any, indices: Any, similarities: Any, *shown: Any, **named: Any) -> Figure:
-    """A row per query: the query, then its k neighbours with class and similarity, hits and misses marked.
-
-    images (N, 3, S, S) of the set that the queries are from; indices, similarities (N, k) of the whole set, of which
-    the rows `query_ids` are shown; then labels, class_names, title and gallery as in `neighbor_rows`.
-    A hit has a solid blue frame and a check mark, a miss a dashed vermilion one and a cross. Where the query or the
-    neighbour is unlabelled (-1), there is neither.
-    Raises ValueError where the tables are not of one shape or there is no query.
-    """
-    return neighbor_rows(images, query_ids, {"": (indices, similarities)}, *shown, **named)
-
-
 @canvas.styled
-def neighbor_rows(
+def neighbor_grid(
     images: Any,
     query_ids: Sequence[int],
-    variants: Mapping[str, tuple],
+    found: tuple | Mapping[str, tuple],
     labels: Any = None,
     class_names: Sequence[str] | None = None,
     title: str | None = None,
     gallery: tuple | None = None,
 ) -> Figure:
-    """The same queries under several embeddings: a block per query, in it a row per variant with its k neighbours.
+    """A row per query: the query, then its k neighbours with class and similarity, hits and misses marked.
 
-    variants: name -> (indices, similarities), both (N, k) of the whole set, of which the rows `query_ids` are shown.
-    labels (N,). gallery: images and labels that the tables point into, by default the set itself. Hits and misses are
-    marked as in `neighbor_grid`.
-    Raises ValueError where the tables are not of one shape, and where there is no query or no variant.
+    images (N, 3, S, S), labels (N,) of the set that the queries are from. found: indices and similarities, both (N, k)
+    of the whole set, of which the rows `query_ids` are shown; or several such pairs by name, then a row per query and
+    name.
+    gallery: images and labels that the indices point into, by default the set itself.
+    A hit has a solid blue frame and a check mark, a miss a dashed vermilion one and a cross. Where the query or the
+    neighbour is unlabelled (-1), there is neither.
+    Raises ValueError where the tables are not of one shape, and where there is no query or no table.
     """
-    require(variants and len(query_ids), "variants, query_ids", "at least one of each", "none of one")
+    variants = found if isinstance(found, Mapping) else {"": found}
+    require(variants and len(query_ids), "found, query_ids", "at least one of each", "none of one")
     shapes = {tuple(table.shape) for tables in variants.values() for table in tables}
     k = max(shapes)[-1]
     require(shapes == {(len(images), k)} and k, "indices, similarities", f"whole tables ({len(images)}, k)", shapes)
     gallery_images, gallery_labels = gallery or (images, labels)
     labels, gallery_labels = canvas.labels_of(images, labels), canvas.labels_of(gallery_images, gallery_labels)
     heights = ([1] * len(variants) + [GAP]) * len(query_ids)
-    # Where variants have names (the one of `neighbor_grid` has none), these take as much as an image.
+    # Where there are names, they take as much as an image.
     figure = canvas.new_figure((k + 1.2 + any(variants)) * CELL, sum(heights) * (CELL + 0.3) + 0.4, title)
     grid = figure.add_gridspec(len(heights), k + 2, height_ratios=heights, width_ratios=[1, GAP] + [1] * k)
     for top, query in zip(range(0, len(heights), len(variants) + 1), map(int, query_ids), strict=True):
@@ -95,8 +87,8 @@ def neighbor_rows(
         canvas.frame(axes, "black", 1)
         for row, (variant, (indices, similarities)) in enumerate(variants.items(), start=top):
             axes_row = [figure.add_subplot(grid[row, column]) for column in range(2, k + 2)]
-            found = zip(axes_row, indices[query].tolist(), similarities[query].tolist(), strict=True)
-            for axes, index, similarity in found:
+            nearest = zip(axes_row, indices[query].tolist(), similarities[query].tolist(), strict=True)
+            for axes, index, similarity in nearest:
                 name = canvas.class_name(gallery_labels[index], class_names)
                 mark = _mark(axes, labels[query], gallery_labels[index])
                 _show(axes, gallery_images[index], mark + name, f"{similarity:.3f}")

@@ -51,7 +51,8 @@ def class_bars(scores: DataFrame, chance: Series | None = None, title: str | Non
 
     scores: a row per class, a column per encoder, shares in [0, 1]; classes of which the first encoder has none (NaN)
     are left out and counted. chance: a share per class, drawn as a black tick.
-    Of more than `most` classes the best, the middle and the worst third are shown, and how many lie between them.
+    Where there are more than `most` classes, a third of the rows are the best ones, a third those in the middle and a
+    third the worst; grey bands count the classes between them.
     Raises ValueError on a share above 1 and where the first encoder has none.
     """
     scored = scores.dropna(subset=scores.columns[:1])

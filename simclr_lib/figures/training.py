@@ -28,8 +28,8 @@ PANELS = {  # a reading -> its heading, the values to compare it with -> what th
     "color_following": ("rank correlation of h with colour", {1: "as colour\nalone", 0: "as random"}),
 }
 PAIRS = {"positive": "two views of an image", "other": "views of different images"}
-MARKS = {"marker": "o", "markersize": 3}  # a reading alone between two gaps would be invisible without
-END = {"markersize": 6, "markevery": [-1], "clip_on": False}  # so would be a single step
+MARKS = {"marker": "o", "markersize": 3}  # without it, a reading alone between two gaps is invisible
+END = {"markersize": 6, "markevery": [-1], "clip_on": False}  # without it, a single step is invisible
 
 
 @canvas.styled

@@ -8,6 +8,7 @@ from typing import Any
 
 from simclr_lib.config import RunConfig
 from simclr_lib.engine.checks import require
+from simclr_lib.engine.parameters import require_known
 from simclr_lib.engine.paths import new_run_dir, require_writable
 
 
@@ -30,9 +31,8 @@ def run_notebook(notebook: str | Path, parameters: Mapping[str, Any], run_dir: s
     import papermill  # slow to import, and only executing needs it
 
     require(Path(notebook).is_file(), "notebook", "a file", notebook, "the project's are in notebooks/")
-    known = {*papermill.inspect_notebook(str(notebook)), *(field.name for field in fields(RunConfig))}
-    unknown = ", ".join(name for name in parameters if name not in known)
-    require(not unknown, "parameters", f"some of {', '.join(sorted(known))}", unknown)
+    own = set(papermill.inspect_notebook(str(notebook)))
+    require_known(parameters, own | {field.name for field in fields(RunConfig)})
     run_dir = require_writable(str(run_dir or parameters.get("run_dir") or new_run_dir(Path(notebook).stem)))
     report, parameters = run_dir / "report.ipynb", {**parameters, "run_dir": str(run_dir)}
     print(f"executing {notebook} into {run_dir} (give this as --run-dir to resume)", flush=True)

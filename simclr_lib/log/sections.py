@@ -1,6 +1,6 @@
 """What the numbered notebooks show, a call a section; pictures are also kept in the run's figures/, as PNG.
 
-k neighbours are scored, on at most `sample` images at a time.
+`neighbors_k` neighbours are scored, on at most `evaluation_images` images at a time; None: on all.
 """
 
 import textwrap
@@ -21,23 +21,26 @@ from simclr_lib.engine.environment import commit
 from simclr_lib.engine.paths import new_run_dir
 from simclr_lib.engine.seeds import generator_at
 from simclr_lib.evaluation import classification, embeddings, health, neighbors, scores, tables
+from simclr_lib.model import build_encoder
 from simclr_lib.retrieval import top_k_neighbors
 from simclr_lib.run import Run
 from simclr_lib.train import images_at_a_time
 
 WHOLE_WORDS = {"break_long_words": False, "break_on_hyphens": False}  # a path stays in one piece
-KINDS = ("mean", "deviation")
 CLASSIFIED = ("selected_on", "seen", "classes", "near_duplicates")  # what a reader must know of these scores
 
 
-def announce(config: RunConfig, notebook: str, run_dir: str = "", k: int = 5, sample: int = 4000) -> str:
+def announce(
+    config: RunConfig, notebook: str, run_dir: str = "", neighbors_k: int = 5, evaluation_images: int | None = 4000
+) -> str:
     """Print what follows from `config`, and refuse what training or scoring would refuse later.
 
     Returns the directory of the run: `run_dir`, or, where that is empty, a new one named after the notebook.
     """
+    build_encoder(**config.encoder_options), Augment(**config.view_options)  # refuse what cannot be built
     images, gallery = health.load_training_images(config), embeddings.load_gallery(config)
     facts = derived(config, images)
-    scores.require_scorable(config, gallery, k, sample)
+    scores.require_scorable(config, gallery, neighbors_k, evaluation_images)
     run_dir = run_dir or str(new_run_dir(notebook))
     scored = class_sizes(gallery) if class_sizes(gallery) != facts["classes"] else "these classes"
     for name, value in {**facts, "scored on": scored, "run directory": run_dir}.items():
@@ -61,9 +64,9 @@ def derived(config: RunConfig, images: ImageSet) -> dict[str, str]:
         "encoder": f"{config.arch}, {config.stem} stem, {config.norm} norm",
         "steps": f"{steps:,} per epoch, {steps * config.epochs:,} in all, {warmup:,} of warm-up",
         "learning rate": f"{config.actual_learning_rate:g} ({config.optimizer}, scaling {config.lr_scaling})",
-        "temperature": f"{config.actual_temperature:g}",
         "micro-batches": f"{at_a_time} of {each:,} images at a time, in {config.processes} process(es)",
-        "negatives": f"{config.negatives:,} per anchor; chance loss {config.chance_loss:.3f} = ln(2 x batch - 1)",
+        "loss": f"temperature {config.actual_temperature:g}, {config.negatives:,} negatives per anchor; chance is "
+        f"{config.chance_loss:.3f} = ln(2 x batch - 1)",
         "device": f"{device_name(choose_device(config.device))}, {config.precision}",
         "commit": f"{version['commit']}{' and uncommitted changes' * bool(version['dirty'])}",
         "set here": ", ".join(chosen) + "; all else by default",
@@ -92,34 +95,34 @@ def view_pairs_of(images: ImageSet, config: RunConfig, title: str) -> figures.In
     return figures.view_pairs(images.images, *(augment(images.images, generator) for _ in range(2)), title=title)
 
 
-def keep(run: Run, name: str, figure: figures.InlineFigure) -> figures.InlineFigure:
-    """Save `figure` as figures/<name>.png of the run, and return it."""
+def show(run: Run, name: str, figure: figures.InlineFigure) -> None:
+    """Show `figure`, and save it as figures/<name>.png of the run."""
     figures.save_figure(figure, run.figure(name))
-    return figure
+    display(figure)
 
 
 def show_health(run: Run) -> None:
     """Loss against chance; the alarms that rang, in words; the spread of similarities and the other readings."""
     config, readings, alarms = run.config, run.metrics("health"), run.summary.get("alarms", {})
     title = f"{config.arch} on {config.dataset}, epochs: {config.epochs}"
-    display(keep(run, "loss", figures.loss_and_rate(run.metrics(), config.batch_size, title)))
+    show(run, "loss", figures.loss_and_rate(run.metrics(), config.batch_size, title))
     for name, alarm in alarms.items():
         print(f"ALARM ({name}, epochs {alarm['first_epoch']} to {alarm['last_epoch']}): {alarm['text']}")
     print(f"alarms that rang: {len(alarms)}" if readings else "health was not read: too few images")
     if readings:
         title = "Similarity of z on images never trained on"
-        display(keep(run, "similarity", figures.similarity_history(readings, title)))
-        display(keep(run, "health", figures.health_curves(readings, "Health, on images never trained on")))
+        show(run, "similarity", figures.similarity_history(readings, title))
+        show(run, "health", figures.health_curves(readings, "Health, on images never trained on"))
 
 
-def score(run: Run, k: int = 5, sample: int = 4000) -> pd.DataFrame:
+def score(run: Run, neighbors_k: int = 5, evaluation_images: int | None = 4000) -> pd.DataFrame:
     """What was learned, beside the untrained encoder, raw pixels and chance: neighbours, classification, colours.
 
     Returns all of these in one table: a row a metric, a column an encoder and its mean or deviation.
     """
     gallery = embeddings.load_gallery(run.config)
     h = embeddings.embed_beside_baselines(run, gallery)
-    found = [scores.score_retrieval(run, gallery, h, k, sample=sample)]
+    found = [scores.score_retrieval(run, gallery, h, neighbors_k, sample=evaluation_images)]
     show_scores(run, "retrieval", found[0].iloc[:3], "What the nearest neighbours share", found[0])
     if len(gallery.labels[gallery.labels >= 0].unique()) > 1:
         found.append(classification.score_classes(run, gallery))
@@ -128,16 +131,18 @@ def score(run: Run, k: int = 5, sample: int = 4000) -> pd.DataFrame:
         known = run.summary["classification"]
         print("\n".join(f"{name}: {known[name]}" for name in CLASSIFIED if name in known))
     found.append(scores.score_color(run, gallery, h))
-    show_scores(run, "color", found[-1], "How far likeness in h is likeness in colour", found[-1])
+    show_scores(run, "color", found[-1], "How far similarity in h follows colour", found[-1])
     return pd.concat(found)
 
 
 def show_scores(run: Run, name: str, drawn: pd.DataFrame, title: str, table: pd.DataFrame) -> None:
     """A table of scores as JupyterLab shows tables, and bars of a part of it."""
     show_table(table)
-    means, deviations = (drawn.xs(kind, axis=1, level=1).drop(columns="chance", errors="ignore") for kind in KINDS)
+    means, deviations = (
+        drawn.xs(kind, axis=1, level=1).drop(columns="chance", errors="ignore") for kind in ("mean", "deviation")
+    )
     chance = drawn.get(("chance", "mean"))
-    display(keep(run, name, figures.score_bars(means, title, chance, deviations)))
+    show(run, name, figures.score_bars(means, title, chance, deviations))
 
 
 def show_table(table: pd.DataFrame) -> None:
@@ -145,41 +150,38 @@ def show_table(table: pd.DataFrame) -> None:
     display(table.dropna(axis=1, how="all").style.format(precision=3, na_rep=""))
 
 
-def show_classes(run: Run) -> figures.InlineFigure:
+def show_classes(run: Run) -> None:
     """precision@k class by class, beside the untrained encoder, raw pixels and chance; after `score`."""
     table = tables.class_table(run)
     metric, chance = table.columns.name, table.pop("chance")
-    return keep(run, "per_class", figures.class_bars(table.iloc[:, ::-1], chance, f"{metric}, class by class"))
+    show(run, "per_class", figures.class_bars(table.iloc[:, ::-1], chance, f"{metric}, class by class"))
 
 
-def compare_layers(run: Run, k: int = 5, sample: int = 4000) -> figures.InlineFigure:
+def compare_layers(run: Run, neighbors_k: int = 5, evaluation_images: int | None = 4000) -> None:
     """What is compared: h or z, by cosine or by dot product; a table, and the neighbours of every second query."""
     gallery = embeddings.load_gallery(run.config)
     layers = embeddings.embed_layers(run, gallery)
-    options = dict(sample=sample, name="layers", similarities=("cosine", "dot"))
-    show_table(scores.score_retrieval(run, gallery, layers, k, **options))
-    return neighbors_under(run, gallery, layers, "neighbors_by_layer", "Neighbours by h, and by z, which the loss sees")
+    options = dict(sample=evaluation_images, name="layers", similarities=("cosine", "dot"))
+    show_table(scores.score_retrieval(run, gallery, layers, neighbors_k, **options))
+    show_neighbors_under(run, gallery, layers, "neighbors_by_layer", "Neighbours by h, and by z, which the loss sees")
 
 
-def follow_training(run: Run, k: int = 5, sample: int = 4000) -> figures.InlineFigure:
+def follow_training(run: Run, neighbors_k: int = 5, evaluation_images: int | None = 4000) -> None:
     """When it was learned: a table of every state that was kept, and the neighbours before, halfway and after."""
     gallery = embeddings.load_gallery(run.config)
     stages = embeddings.embed_over_training(run, gallery)
-    show_table(scores.score_retrieval(run, gallery, stages, k, sample=sample, name="over_training"))
+    options = dict(sample=evaluation_images, name="over_training")
+    show_table(scores.score_retrieval(run, gallery, stages, neighbors_k, **options))
     names = list(stages)
     shown = {name: stages[name] for name in (names[0], names[len(names) // 2], names[-1])}
-    return neighbors_under(run, gallery, shown, "neighbors_over_training", "Neighbours over training")
+    show_neighbors_under(run, gallery, shown, "neighbors_over_training", "Neighbours over training")
 
 
-def neighbors_under(
-    run: Run, images: ImageSet, variants: Mapping[str, Tensor], name: str, title: str
-) -> figures.InlineFigure:
+def show_neighbors_under(run: Run, images: ImageSet, variants: Mapping[str, Tensor], name: str, title: str) -> None:
     """Every second of the fixed queries among `images`, under each of several embeddings, name -> (N, D)."""
     found = {variant: top_k_neighbors(h, k=6) for variant, h in variants.items()}
-    queries = neighbors.fixed_queries(run.config)[::2]
-    return keep(
-        run, name, figures.neighbor_rows(images.images, queries, found, images.labels, images.class_names, title)
-    )
+    shown = images.images, neighbors.fixed_queries(run.config)[::2], found, images.labels, images.class_names, title
+    show(run, name, figures.neighbor_grid(*shown))
 
 
 def show_neighbors(run: Run) -> None:
@@ -192,8 +194,8 @@ def show_neighbors(run: Run) -> None:
         ("neighbors", neighbors.fixed_queries(run.config), "The fixed queries"),
         ("neighbors_best_to_worst", neighbors.choose_queries(h, gallery.labels), "This run's best to worst queries"),
     ):
-        of = gallery.images, queries, *found, gallery.labels, gallery.class_names
-        display(keep(run, name, figures.neighbor_grid(*of, title=f"{title}, after training (cosine)")))
+        shown = gallery.images, queries, found, gallery.labels, gallery.class_names
+        show(run, name, figures.neighbor_grid(*shown, title=f"{title}, after training (cosine)"))
 
 
 def conclude(run: Run, met: Mapping[str, bool]) -> None:

@@ -24,7 +24,7 @@ from PIL import Image
 
 from simclr_lib.data import decode, store
 from simclr_lib.data.embedded import generate
-from simclr_lib.data.sets import ImageSet, load_image, load_images
+from simclr_lib.data.sets import ImageSet, load_images
 
 
 def decoded(paths, size: int) -> torch.Tensor:
@@ -383,23 +383,6 @@ def test_nothing_readable_is_refused_either_way(tmp_path):
     for unreadable in ("refuse", "skip"):
         with pytest.raises(ValueError, match=r"1 of 1 .*cannot be read[^$]*a/1\.png"):
             load(tmp_path, unreadable=unreadable)
-
-
-# One file
-
-
-def test_one_file_is_as_in_a_set(folder):
-    images = load(folder)
-    assert torch.equal(load_image(folder / "b/2.png", 8), images.images[6:7])
-    assert torch.equal(load_image(str(folder / "b/2.png"), 8, "crop"), load(folder, resize="crop").images[6:7])
-
-
-def test_one_file_that_cannot_be_read_is_named(folder):
-    (folder / "notes.txt").write_text("no image")
-    with pytest.raises(ValueError, match=r"Pillow.*notes\.txt.*UnidentifiedImageError"):
-        load_image(folder / "notes.txt", 8)
-    with pytest.raises(FileNotFoundError, match="nowhere"):
-        load_image(folder / "nowhere.png", 8)
 
 
 # Settings

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from simclr_lib import RunConfig
 from simclr_lib.data.embedded import generate
-from simclr_lib.evaluation import readings
+from simclr_lib.evaluation import health, readings
 
 SIZES = [(2, 1), (2, 3), (7, 4), (12, 32)]  # images, dimensions
 HEALTHY = {
@@ -440,7 +440,7 @@ def test_what_is_not_finite_is_said_and_nothing_else(rng, which, value):
 
 
 def ringing(setting: dict | None = None, loss: float = LOSS, **reading) -> dict[str, str]:
-    return readings.alarms({**HEALTHY, **reading}, loss, RunConfig(**{**SETTING, **(setting or {})}))
+    return health.alarms({**HEALTHY, **reading}, loss, RunConfig(**{**SETTING, **(setting or {})}))
 
 
 def test_a_healthy_reading_rings_nothing():
@@ -525,8 +525,8 @@ def test_an_alarm_says_its_figures_and_its_remedy(reading, name, told):
 def test_what_is_not_finite_rings_alone(loss):
     config = RunConfig(**SETTING)
     of_loss = ringing(loss=loss, deviation=0.0)
-    of_embedding = readings.alarms({"finite": False}, LOSS, config)
-    of_both = readings.alarms({"finite": False}, loss, config)
+    of_embedding = health.alarms({"finite": False}, LOSS, config)
+    of_both = health.alarms({"finite": False}, loss, config)
     for alarms in (of_loss, of_embedding, of_both):
         assert list(alarms) == ["non-finite"]
         assert "learning_rate" in alarms["non-finite"]
@@ -571,7 +571,7 @@ def related(rng):
 )
 def test_constructed_projections_ring_what_they_are(rng, views, expected):
     reading = readings.reading(*views(rng), normal(rng, 60, 16), readings.palettes(few_colors(rng, 60)))
-    assert list(readings.alarms(reading, LOSS, RunConfig(**SETTING))) == expected
+    assert list(health.alarms(reading, LOSS, RunConfig(**SETTING))) == expected
 
 
 def test_an_embedding_of_color_alone_rings_color_and_one_of_color_among_much_else_does_not(rng):
@@ -579,4 +579,4 @@ def test_an_embedding_of_color_alone_rings_color_and_one_of_color_among_much_els
     color = palette.double() - palette.double().mean(0)
     for h, expected in ((color, ["color"]), (color + 2 * normal(rng, *color.shape), [])):
         reading = readings.reading(*related(rng), h, palette)
-        assert list(readings.alarms(reading, LOSS, RunConfig(**SETTING))) == expected, reading
+        assert list(health.alarms(reading, LOSS, RunConfig(**SETTING))) == expected, reading

@@ -149,33 +149,33 @@ def test_colour_is_read_on_a_part_of_the_images_whatever_their_labels(run, galle
 
 def test_what_cannot_be_scored_is_said_before_training(gallery):
     config = RunConfig(dataset="folder", data_root="anywhere")
-    require_scorable(config, gallery, k=5, sample=4000)
-    with pytest.raises(ValueError, match=r"k: .*1 to 119"):
-        require_scorable(config, gallery, k=120, sample=4000)
+    require_scorable(config, gallery, neighbors_k=5, evaluation_images=4000)
+    with pytest.raises(ValueError, match=r"neighbors_k: .*1 to 119"):
+        require_scorable(config, gallery, neighbors_k=120, evaluation_images=4000)
     few = gallery.subset(range(10))  # which have no ten neighbours to show
-    with pytest.raises(ValueError, match=r"k: .*1 to 9.*got 10"):
-        require_scorable(config, few, k=5, sample=4000)
-    with pytest.raises(ValueError, match=r"sample: .*120.*got 1"):
-        require_scorable(config, gallery, k=5, sample=1)
+    with pytest.raises(ValueError, match=r"images: .*more than the 10 neighbours.*got 10"):
+        require_scorable(config, few, neighbors_k=5, evaluation_images=4000)
+    with pytest.raises(ValueError, match=r"evaluation_images: .*at least 2.*got 1"):
+        require_scorable(config, gallery, neighbors_k=5, evaluation_images=1)
     with pytest.raises(ValueError, match=r"k: .*1 to 4.*got 5"):
-        require_scorable(config, gallery, k=5, sample=5)
+        require_scorable(config, gallery, neighbors_k=5, evaluation_images=5)
     lone = ImageSet(gallery.images[:30], torch.arange(30) // 2, [f"class {c}" for c in range(15)], gallery.ids[:30])
     with pytest.raises(ValueError, match=r"labels: .*two images of one class"):
-        require_scorable(config, lone, k=1, sample=2, seeds=range(9))  # for one seed, two of a class
+        require_scorable(config, lone, 1, evaluation_images=2, seeds=range(9))  # for one seed, two of a class
     unlabelled = ImageSet(gallery.images, torch.full((120,), -1), [], gallery.ids)
     with pytest.raises(ValueError, match="labels"):
-        require_scorable(config, unlabelled, k=5, sample=4000)
+        require_scorable(config, unlabelled, neighbors_k=5, evaluation_images=4000)
 
 
 def test_classes_that_cannot_be_told_apart_are_refused_before_training(gallery):
     config = RunConfig(dataset="folder", data_root="anywhere")
     lopsided = ImageSet(gallery.images[:40], (torch.arange(40) == 20).long(), ["ant", "bee"], gallery.ids[:40])
-    require_scorable(config, lopsided, k=5, sample=4000, seeds=[0])
+    require_scorable(config, lopsided, neighbors_k=5, evaluation_images=4000, seeds=[0])
     with pytest.raises(ValueError, match="two classes in nine tenths"):
-        require_scorable(config, lopsided, k=5, sample=4000, seeds=range(20))  # for one seed, the only bee is left out
+        require_scorable(config, lopsided, 5, 4000, seeds=range(20))  # for one seed, the only bee is left out
     of_another = ImageSet(gallery.images, gallery.labels, [*gallery.class_names[1:], "zebra"], gallery.ids)
     with pytest.raises(ValueError, match=r"test: .*zebra"):
-        require_scorable(RunConfig(), of_another, k=5, sample=4000)
+        require_scorable(RunConfig(), of_another, neighbors_k=5, evaluation_images=4000)
     one_class = ImageSet(gallery.images, torch.zeros(120).long(), ["all"], gallery.ids)
-    require_scorable(config, one_class, k=5, sample=4000)  # nothing will be classified
-    require_scorable(RunConfig(), gallery, k=5, sample=4000)  # a training split of its own
+    require_scorable(config, one_class, neighbors_k=5, evaluation_images=4000)  # nothing will be classified
+    require_scorable(RunConfig(), gallery, neighbors_k=5, evaluation_images=4000)  # a training split of its own

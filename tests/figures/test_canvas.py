@@ -15,7 +15,7 @@ from PIL import Image
 
 from simclr_lib.figures import canvas
 from simclr_lib.figures.canvas import save_figure
-from simclr_lib.figures.photographs import image_grid, neighbor_rows
+from simclr_lib.figures.photographs import image_grid, neighbor_grid
 from simclr_lib.figures.scores import class_bars, embedding_map, score_bars
 from simclr_lib.figures.training import loss_curve
 
@@ -39,7 +39,7 @@ def test_dollar_signs_are_no_formulas():
     tables = (torch.zeros(2, 1, dtype=int), torch.ones(2, 1))
     for figure in (
         image_grid(random_images(1), [name], title=name),
-        neighbor_rows(random_images(2), [0], {name: tables}, [0, 0], [name]),
+        neighbor_grid(random_images(2), [0], {name: tables}, [0, 0], [name]),
         score_bars(scores, name),
         class_bars(scores, title=name),
         loss_curve({name: steps(5)}, 8, name),

@@ -19,7 +19,7 @@ from simclr_lib.log import sections
 
 TINY = dict(limit_images=48, batch_size=16, blur=False, norm="group", device="cpu", seed=4, image_size=16)
 ENCODERS = ["raw pixels", "untrained encoder", "trained encoder"]
-FIGURES = ("image_grid", "view_pairs", "neighbor_grid", "neighbor_rows", "class_bars", "score_bars", "loss_and_rate")
+FIGURES = ("image_grid", "view_pairs", "neighbor_grid", "class_bars", "score_bars", "loss_and_rate")
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +83,7 @@ def test_announce_prints_what_follows_and_settles_the_directory(tmp_path, monkey
     printed = " ".join(capsys.readouterr().out.split())
     facts = ["48 of embedded (train), kept at 16 px", "crops 25% to 50%", "3 per epoch, 12 in all", "0.0125 (sgd"]
     facts += [
-        f"30 per anchor; chance loss {math.log(31):.3f}",
+        f"30 negatives per anchor; chance is {math.log(31):.3f}",
         "read on 256 others",
         "temperature 0.5",
     ]
@@ -102,11 +102,11 @@ def test_announce_names_every_class_with_its_number_of_images(few):
     assert sizes == ", ".join(f"{name} {count}" for name, count in counted.items()) + ", unlabelled 7"
 
 
-@pytest.mark.parametrize(("k", "sample", "named"), [(2000, 4000, "k: "), (5, 1, "sample: ")])
-def test_announce_refuses_what_scoring_would_refuse(tmp_path, monkeypatch, k, sample, named):
+@pytest.mark.parametrize("wrong", [{"neighbors_k": 2000}, {"evaluation_images": 1}], ids=str)
+def test_announce_refuses_by_name_what_scoring_would_refuse(tmp_path, monkeypatch, wrong):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ValueError, match=named):
-        sections.announce(RunConfig(**TINY), "00", "", k, sample)
+    with pytest.raises(ValueError, match=f"{next(iter(wrong))}: "):
+        sections.announce(RunConfig(**TINY), "00", **wrong)
     assert not (tmp_path / "runs").exists()
 
 
@@ -140,7 +140,7 @@ def test_health_that_was_not_read_is_said(tmp_path, shown, capsys):
 
 
 def test_scores_are_those_of_plain_loops_in_one_table(run, shown, few):
-    table = sections.score(run, k=5, sample=4000)
+    table = sections.score(run)
     h = {
         "raw pixels": raw_pixels(few.images),
         "untrained encoder": h_of(run, few, 0),
@@ -163,7 +163,7 @@ def test_scores_are_those_of_plain_loops_in_one_table(run, shown, few):
 
 
 def test_parts_of_a_large_set_are_scored_with_their_deviation(run, shown):
-    table = sections.score(run, k=2, sample=60)
+    table = sections.score(run, neighbors_k=2, evaluation_images=60)
     values = run.summary["retrieval"]["scores"]["untrained encoder"]["map@R"]
     assert len(set(values)) == 3
     mean = sum(values) / 3
@@ -216,7 +216,7 @@ def test_neighbors_of_every_image_are_kept_and_those_of_the_queries_drawn(run, s
     fixed, own = (arguments for _, arguments, _ in shown.calls)
     assert list(fixed[1]) == fixed_queries(run.config)
     assert list(own[1]) != list(fixed[1])
-    assert [fixed[2][query].tolist() for query in fixed[1]] == [nearest(h, query, 7) for query in fixed[1]]
+    assert [fixed[2][0][query].tolist() for query in fixed[1]] == [nearest(h, query, 7) for query in fixed[1]]
     assert {"neighbors", "neighbors_best_to_worst"} <= {path.stem for path in run.path.glob("figures/*.png")}
 
 

@@ -159,7 +159,7 @@ def test_a_parameter_that_cannot_be_is_refused_before_anything_is_done(project, 
 
 
 @pytest.mark.child
-def test_cifar10_on_real_images_from_inside_notebooks_and_again(project, unpack_cifar10):
+def test_cifar10_on_real_images_from_inside_notebooks(project, unpack_cifar10):
     unpack_cifar10(project / "data", "train", 30, 10)
     unpack_cifar10(project / "data", "test", 10, 10)
     small = ["-p", "arch", "convnet", "-p", "batch_size", "64", "-p", "epochs", "2", "-p", "neighbors_k", "5"]
@@ -177,6 +177,15 @@ def test_cifar10_on_real_images_from_inside_notebooks_and_again(project, unpack_
     assert "kNN gain over the better baseline" in shown
     assert all(f"{name} 30" in shown for name in ("airplane", "truck"))  # the classes with their sizes
 
+
+@pytest.mark.slow
+@pytest.mark.child
+def test_a_notebook_on_a_finished_run_trains_and_embeds_nothing(project, unpack_cifar10):
+    unpack_cifar10(project / "data", "train", 30, 10)
+    unpack_cifar10(project / "data", "test", 10, 10)
+    small = ["-p", "arch", "convnet", "-p", "batch_size", "64", "-p", "epochs", "2", "-p", "neighbors_k", "5"]
+    papermill(project, "notebooks/03_cifar10.ipynb", "out.ipynb", *small)
+    (run,) = map(Run.open, (project / "runs").iterdir())
     trained, kept = run.metrics(), sorted((run.path / "embeddings").iterdir())
     times = [file.stat().st_mtime_ns for file in kept]
     papermill(project, "notebooks/03_cifar10.ipynb", "again.ipynb", *small, "-p", "run_dir", str(run.path))
