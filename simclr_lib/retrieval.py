@@ -72,9 +72,11 @@ def _scaled(name: str, rows: Tensor, similarity: str) -> tuple[Tensor, float]:
 
 
 def _search(open_rows: Tensor, queries: Tensor, gallery: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Rows of norm at most 1 -> indices and similarities (Q, k) of all queries, those at `open_rows` (Q,). Where gallery
-    and queries are one tensor, a query is not its own neighbour. What one precision cannot prove is searched in the
-    next, and in the end among all rows."""
+    """Rows of norm at most 1 -> indices and similarities (Q, k) of all queries, those at `open_rows` (Q,).
+
+    Where gallery and queries are one tensor, a query is not its own neighbour. What one precision cannot prove is
+    searched in the next, and in the end among all rows.
+    """
     indices = torch.empty(len(queries), k, dtype=torch.int64, device=queries.device)
     similarities = torch.empty(len(queries), k, dtype=torch.float64, device=queries.device)
     for dtype in _search_precisions(queries.device):
