@@ -12,8 +12,8 @@ demo: .venv/installed  ## execute the quickstart; prints where its report lies
 test: .venv/installed  ## the whole test suite, but what takes minutes
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
-test-quick: .venv/installed  ## without notebooks and other child processes: for use while working
-	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m 'not slow and not child'
+test-quick: .venv/installed  ## for use while working: without notebooks, child processes and the recorded trainings
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m 'not slow and not child' --ignore tests/test_nothing_changed.py
 
 test-slow: .venv/installed  ## what takes minutes, and what repeats with fresh seeds
 	$(BIN)/python -m pytest -m slow

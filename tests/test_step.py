@@ -99,7 +99,10 @@ def seed_of(seed: int | None) -> int:
 ROUGH = [pytest.param(case, torch.float32, marks=() if case == "convnet" else pytest.mark.slow) for case in CASES]
 
 
-@pytest.mark.parametrize(("case", "dtype"), [*((case, torch.float64) for case in CASES), *ROUGH])
+PRECISE = [pytest.param(case, torch.float64, marks=pytest.mark.slow if case == "resnet18" else ()) for case in CASES]
+
+
+@pytest.mark.parametrize(("case", "dtype"), [*PRECISE, *ROUGH])
 def test_micro_batches_give_the_loss_and_gradient_of_the_whole_batch(case, dtype):
     whole = step_gradients(case, 0, dtype)
     for size in SIZES if case == "convnet" else (5,):
@@ -117,7 +120,7 @@ def test_micro_batches_of_any_size_give_the_gradient_of_any_batch(case):
 
 @pytest.mark.parametrize(("size", "seed"), [(4, 0), pytest.param(6, None, marks=pytest.mark.slow, id="6-fresh")])
 @pytest.mark.parametrize(
-    "case", [pytest.param(case, marks=() if case in ("convnet", "vit") else pytest.mark.slow) for case in CASES]
+    "case", [pytest.param(case, marks=() if case == "convnet" else pytest.mark.slow) for case in CASES]
 )
 def test_plain_accumulation_is_the_control_that_differs(case, size, seed):
     seed = seed_of(seed)
@@ -191,7 +194,9 @@ DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.i
 
 
 @pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize("case", ["convnet", "resnet18", pytest.param("vit", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "case", ["convnet", *(pytest.param(case, marks=pytest.mark.slow) for case in ("resnet18", "vit"))]
+)
 @pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_bfloat16_micro_batches_are_near_the_whole(case, device, seed):
     whole, parts = (step_gradients(case, seed, torch.float32, size, "bfloat16", device=device) for size in (None, 5))

@@ -434,7 +434,7 @@ def test_weights_that_are_not_finite_are_never_a_checkpoint(tmp_path, monkeypatc
 
 
 def test_training_brings_the_loss_down(tmp_path):
-    options = {**TINY, "limit_images": 160, "batch_size": 32, "epochs": 8, "image_size": 32}
+    options = {**TINY, "limit_images": 160, "batch_size": 32, "epochs": 5, "image_size": 32}
     config = RunConfig(**options, learning_rate=0.03, temperature=0.2)
     first, *_, last = (epoch["loss"] for epoch in train(config, tmp_path).metrics("epoch"))
     assert last < first - 0.1 < config.chance_loss
