@@ -97,8 +97,6 @@ def seed_of(seed: int | None) -> int:
 
 
 ROUGH = [pytest.param(case, torch.float32, marks=() if case == "convnet" else pytest.mark.slow) for case in CASES]
-
-
 PRECISE = [pytest.param(case, torch.float64, marks=pytest.mark.slow if case == "resnet18" else ()) for case in CASES]
 
 
