@@ -28,14 +28,15 @@ REFUSED = {
     },
     "batch_size": [1, 0, -2, 256.0, True, None],
     "micro_batch_size": [0, -1, 2.0, "all", True, NAN],
-    "momentum": [-0.1, 1, 1.5, NAN, "0.9", True, None],
+    **{name: [-0.1, 1, 1.5, NAN, "0.9", True, None] for name in ("momentum", "test_share")},
+    "checkpoint_minutes": [0, -1, NAN, INF, "10", True, None],
     "temperature": [0, -0.5, NAN, INF, "0.5", True],
     "seed": [-1, 0.0, 1.0, "0", True, False, None],
     "blur": ["yes", 1, 0, None],
     "compile": ["no", 1, 0, None],
     "split": ["", 1],
     "device": ["", None, 0],
-    "data_root": [1, b"data", ["data"]],
+    **{name: [1, b"data", ["data"]] for name in ("data_root", "init_from")},
 }
 EVERY_FIELD = dict(  # a value other than the default for each
     dataset="folder",
@@ -46,6 +47,7 @@ EVERY_FIELD = dict(  # a value other than the default for each
     resize="crop",
     unreadable="skip",
     limit_images=500,
+    test_share=0.2,
     crop_area=(0.2, 0.9),
     color_strength=0.5,
     blur=False,
@@ -53,6 +55,7 @@ EVERY_FIELD = dict(  # a value other than the default for each
     stem="imagenet",
     norm="group",
     projection_dim=64,
+    init_from="runs/parent",
     optimizer="lars",
     learning_rate=0.3,
     lr_scaling="sqrt",
@@ -68,6 +71,7 @@ EVERY_FIELD = dict(  # a value other than the default for each
     device="cuda",
     num_workers=3,
     processes=4,
+    checkpoint_minutes=5,
     seed=11,
 )
 
