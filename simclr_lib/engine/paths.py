@@ -2,10 +2,13 @@
 
 import os
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
+
+from simclr_lib.engine.checks import require
 
 
 def project_root() -> Path:
@@ -19,18 +22,25 @@ def data_root() -> Path:
     return Path(os.environ.get("SIMCLR_DATA") or project_root() / "data").expanduser()
 
 
+def user_path(value: str | os.PathLike, name: str) -> Path:
+    """The absolute path that a user gave as `name`, with ~ as a shell has it. Raises ValueError for what is no path."""
+    require(isinstance(value, str | os.PathLike) and str(value), name, "a path as text", repr(value), "quote it")
+    return Path(os.path.expanduser(value)).absolute()
+
+
 def new_run_dir(notebook: str) -> Path:
     """Make <root>/runs/<utc time>-<notebook>, the directory of a new run, which no other run has."""
-    while True:  # a run that starts within the same second waits for the next
+    while True:
         path = project_root() / "runs" / f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{notebook}"
         with suppress(FileExistsError):
             path.mkdir(parents=True)
             return path
+        time.sleep(0.05)  # a run that starts within the same second waits for the next
 
 
 def require_writable(path: str | Path) -> Path:
     """`path` as an absolute directory that exists and can be written. Raises ValueError where that cannot be."""
-    path = Path(path).absolute()
+    path = user_path(path, "run_dir")
     try:
         path.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=path).close()

@@ -1,0 +1,125 @@
+"""An end that is asked for from outside: SIGTERM, Slurm's SIGUSR2, SIGINT. What was done is kept within seconds.
+
+Python runs a signal's handler only between two instructions of the main thread, and one backward pass may take
+minutes. So a thread of its own waits for the signal, and keeps what there is to keep while the main thread computes.
+"""
+
+import os
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from types import FrameType
+
+SIGNALS = [getattr(signal, name) for name in ("SIGTERM", "SIGUSR2", "SIGINT") if hasattr(signal, name)]
+
+
+class Interruption:
+    """The signals while it is entered, by the main thread; `interruption` is the only one.
+
+    SIGTERM and SIGUSR2 end the process, and so does SIGINT in one that torchrun started; else SIGINT raises
+    KeyboardInterrupt, as everywhere, once all is kept.
+    """
+
+    def __init__(self) -> None:
+        self._to_keep: list[Callable[[], None]] = []
+        self._active = False
+
+    @contextmanager
+    def at_end(self, release: Callable[[], None]) -> Iterator[None]:
+        """Inside, a signal has kept what `keeping` names, and then, if the process ends, calls `release`."""
+        if self._active or threading.current_thread() is not threading.main_thread():
+            yield  # only the main thread may set handlers
+            return
+        self._active, self._release, self._asked = True, release, 0
+        self._changing, self._kept = threading.Lock(), threading.Event()
+        self._in_change = self._raised = False
+        read, write = os.pipe()
+        os.set_blocking(write, False)
+        threading.Thread(target=self._wait_for_signals, args=(read,), daemon=True).start()
+        heeded = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]  # under nohup, say
+        before = {number: signal.signal(number, self._handle) for number in heeded}
+        wakeup = signal.set_wakeup_fd(write, warn_on_full_buffer=False)
+        try:
+            yield
+        finally:
+            self._raised = True  # what comes now is too late
+            for number, handler in before.items():
+                signal.signal(number, handler or signal.SIG_DFL)
+            signal.set_wakeup_fd(wakeup)
+            os.close(write)
+            self._active = False
+
+    @contextmanager
+    def keeping(self, keep: Callable[[], None]) -> Iterator[None]:
+        """Inside, a signal calls `keep`, in another thread; what was named last is called first."""
+        self._to_keep.append(keep)
+        try:
+            yield
+        finally:
+            self._to_keep.remove(keep)
+
+    def begin_change(self, *_: object) -> None:
+        """From here to the end of `whole`, what is kept would be half one state, half the next: a signal waits."""
+        if self._active and not self._in_change:
+            self._changing.acquire()
+            self._in_change = True
+
+    @contextmanager
+    def whole(self) -> Iterator[None]:
+        """A step: a signal inside leaves no trace of it, or, after `begin_change`, waits until it is whole."""
+        try:
+            yield
+        finally:
+            if self._active and self._in_change:
+                self._in_change = False
+                self._changing.release()
+        if self._active and self._asked:
+            self._handle(self._asked, None)
+
+    @contextmanager
+    def change(self) -> Iterator[None]:
+        """What a signal waits for from its first instruction on."""
+        with self.whole():
+            self.begin_change()
+            yield
+
+    def _wait_for_signals(self, pipe: int) -> None:
+        while number := os.read(pipe, 1):  # empty once the other end is closed
+            if number[0] in SIGNALS and not self._kept.is_set():
+                self._changing.acquire()  # and never let go: no change begins any more
+                self._keep()
+                self._kept.set()
+            if number[0] in SIGNALS and _ends(number[0]):
+                self._release()
+                with suppress(Exception):
+                    sys.stdout.flush(), sys.stderr.flush()
+                os._exit(128 + number[0])
+        os.close(pipe)
+
+    def _keep(self) -> None:
+        for keep in reversed(self._to_keep):
+            try:
+                keep()
+            except Exception:  # a full disk, say: what else can be kept is kept
+                traceback.print_exc()
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        """In the main thread, at the first instruction after the signal."""
+        self._asked = number
+        if self._in_change or self._raised:
+            return
+        self._kept.wait()
+        if _ends(number):
+            threading.Event().wait()  # until the other thread ends the process
+        self._raised = True
+        raise KeyboardInterrupt
+
+
+def _ends(number: int) -> bool:
+    return number != signal.SIGINT or "TORCHELASTIC_RUN_ID" in os.environ
+
+
+interruption = Interruption()
