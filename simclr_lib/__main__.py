@@ -3,10 +3,9 @@
 import argparse
 import ast
 import json
-from pathlib import Path
 
 from simclr_lib.engine.launcher import ProcessFailedError
-from simclr_lib.engine.paths import project_root
+from simclr_lib.engine.paths import project_root, user_path
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -16,6 +15,8 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     try:
         options.command(options)
+    except KeyboardInterrupt:
+        parser.exit(130, "interrupted; the same command goes on\n")
     except (ValueError, FileNotFoundError, FloatingPointError, ProcessFailedError) as error:
         parser.exit(2, f"error: {error}\n")
 
@@ -23,19 +24,22 @@ def main(arguments: list[str] | None = None) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m simclr_lib", description="Train SimCLR and look into it.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    given = dict(dest="parameters", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"))
 
     train = commands.add_parser("train", help="train from a configuration file, without a notebook")
     train.add_argument("--config", required=True, help="a json file with fields of RunConfig")
     train.add_argument("--run-dir", required=True, help="where to record the run; a part of the same run is resumed")
-    train.set_defaults(command=_train)
+    train.set_defaults(command=_train, parameters=[])
 
     resume = commands.add_parser("resume", help="go on with the run of a run directory")
     resume.add_argument("run_dir")
+    machine = "what says where and how fast: device, data_root, num_workers, processes, ..."
+    resume.add_argument("-p", **given, help=machine)
     resume.set_defaults(command=_train, config=None)
 
     run = commands.add_parser("run", help="execute a notebook and file its report in the run directory")
     run.add_argument("notebook")
-    run.add_argument("-p", dest="parameters", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"))
+    run.add_argument("-p", **given)
     run.add_argument("--run-dir", help="default: a new directory under runs/")
     run.set_defaults(command=_run)
 
@@ -47,12 +51,13 @@ def _train(options: argparse.Namespace) -> None:
     """Train, or go on: the configuration of a run is in its directory."""
     from simclr_lib import RunConfig, train  # needs torch, which --help does without
 
-    file = Path(options.config or f"{options.run_dir}/config.json")
+    file = user_path(options.config or f"{options.run_dir}/config.json", "config")
     try:
         values = json.loads(file.read_text())
     except (OSError, json.JSONDecodeError) as error:
         raise ValueError(f"config: expected a json file with fields of RunConfig, got {file} ({error})") from error
-    train(RunConfig.from_dict(values), options.run_dir)
+    given = {name: _literal(value) for name, value in options.parameters}
+    train(RunConfig.from_dict({**values, **given} if given else values), options.run_dir)
 
 
 def _run(options: argparse.Namespace) -> None:
@@ -71,8 +76,8 @@ def _list(options: argparse.Namespace) -> None:
         try:
             run = Run.open(file.parent)
             config, epochs, state = run.config, run.metrics("epoch"), run.status.get("state", "unknown")
-        except ValueError as error:  # the run of another version, say
-            print(f"{folder!s:48} {error}")
+        except Exception as error:  # a damaged file, the run of another version: the others are listed all the same
+            print(f"{folder!s:48} cannot be read: {type(error).__name__}: {error}")
             continue
         loss = f"loss {epochs[-1]['loss']:.3f} (chance {config.chance_loss:.3f})" if epochs else "no epoch yet"
         print(f"{folder!s:48} {state:11} {config.dataset} {config.arch} {len(epochs)}/{config.epochs} epochs  {loss}")

@@ -6,9 +6,11 @@ checkpoint.pt (+ checkpoint.previous.pt)  encoder.safetensors  snapshots/  embed
 
 import json
 import os
+import time
+import traceback
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,9 +20,13 @@ import numpy as np
 from simclr_lib.config import RunConfig
 from simclr_lib.engine.checks import require
 from simclr_lib.engine.environment import environment, utc_now
-from simclr_lib.engine.paths import replacing, require_writable
+from simclr_lib.engine.interruption import interruption
+from simclr_lib.engine.lock import one_writer, require_held, writer
+from simclr_lib.engine.paths import replacing, require_writable, user_path
 
+TIMES = ("seconds", "images_per_second")  # what differs in metrics.jsonl where the same run is trained again
 CHECKPOINTS = ("checkpoint.pt", "checkpoint.previous.pt")  # the last one, and the one before it
+GO_ON = "the same call goes on"
 Weights = dict[str, Any]  # name -> tensor; torch is imported only where it is used, as listing runs needs none
 
 
@@ -32,6 +38,13 @@ class Run:
     config: RunConfig
 
     @classmethod
+    @contextmanager
+    def writing(cls, path: str | Path, config: RunConfig) -> Iterator["Run"]:
+        """`start`, as the one writer of `path` inside. Raises ValueError, too, where another process trains in it."""
+        with one_writer(require_writable(path)):
+            yield cls.start(path, config)
+
+    @classmethod
     def start(cls, path: str | Path, config: RunConfig) -> "Run":
         """Open `path` for training with `config`: a new directory, or one with a part of the same run.
 
@@ -41,25 +54,23 @@ class Run:
             ValueError: if `path` cannot be written, or already holds a run of another configuration.
         """
         run = cls(require_writable(path), config)
-        if run.begun:
-            changes = cls.open(path).config.differences(config).items()
+        if (run.path / "config.json").exists():
+            changes = cls.open(run.path).config.differences(config).items()
             listed = ", ".join(f"{name} {before!r} -> {now!r}" for name, (before, now) in changes)
-            expected = f"the configuration that {run.path} was trained with"
+            expected = f"the configuration of the run in {run.path}"
             require(not changes, "run_dir", expected, listed, "give another run_dir")
-        else:
-            recorded = "metrics.jsonl", "summary.json", "encoder.safetensors", "snapshots/*", "embeddings/*", "*.npz"
-            for pattern in recorded:
-                for file in run.path.glob(pattern):
-                    file.unlink()
+        recorded = "metrics.jsonl", "summary.json", "encoder.safetensors", "snapshots/*", "embeddings/*", "*.npz"
+        for pattern in ("**/.*.tmp", *(recorded if not run.begun else ())):  # a killed process leaves half a file
+            for file in run.path.glob(pattern):
+                file.unlink()
         if not run.finished:
             run._write("config.json", config.to_dict())
-            run._end_cut_line()
         return run
 
     @classmethod
     def open(cls, path: str | Path) -> "Run":
         """Open an existing run directory for reading. Raises ValueError if `path` is none."""
-        file = Path(path).absolute() / "config.json"
+        file = user_path(path, "run directory") / "config.json"
         require(file.is_file(), "run directory", "a folder with a config.json", file.parent, "runs lie under runs/")
         return cls(file.parent, RunConfig.from_dict(json.loads(file.read_text())))
 
@@ -77,44 +88,73 @@ class Run:
 
     def log(self, kind: str, **values: float) -> None:
         """Append one record of `kind` ("step", "epoch" or "health") to metrics.jsonl."""
+        require_held(self.path)
         with open(self.path / "metrics.jsonl", "a") as file:
             file.write(json.dumps({"kind": kind, **values}) + "\n")
 
     def metrics(self, kind: str = "step") -> list[dict]:
-        """The records of `kind`, in order of `step`; where a resumed run did a step again, its last record."""
-        lines = self._text("metrics.jsonl").splitlines()
-        records = [json.loads(line) for line in lines if line.endswith("}")]  # a crash can cut a line short
-        last = {record["step"]: record for record in records if record["kind"] == kind}
+        """The records of `kind`, in order of `step`."""
+        last = {record["step"]: record for record in self._records() if record["kind"] == kind}
         return [last[step] for step in sorted(last)]
 
-    def _end_cut_line(self) -> None:
-        if self._text("metrics.jsonl").rpartition("\n")[2]:  # what is appended next must begin a line of its own
-            with open(self.path / "metrics.jsonl", "a") as file:
-                file.write("\n")
+    def _records(self) -> list[dict]:
+        lines = self._text("metrics.jsonl").splitlines()
+        records = [json.loads(line) for line in lines if line.endswith("}")]  # a crash can cut a line short
+        last = {(record["kind"], record["step"]): n for n, record in enumerate(records)}
+        return [records[n] for n in sorted(last.values())]  # older versions left the steps that were done again twice
+
+    def cut_metrics(self, epochs: int, steps: int) -> None:
+        """Leave in metrics.jsonl what was recorded of `epochs` whole epochs and of `steps` steps of the next.
+
+        Raises ValueError where a step is missing.
+        """
+        done = 1 + max((record["step"] for record in self.metrics("epoch") if record["epoch"] < epochs), default=-1)
+        ends = {"step": ("step", done + steps), "epoch": ("epoch", epochs), "health": ("epochs", epochs + 1)}
+        kept = [record for record in self._records() if record[ends[record["kind"]][0]] < ends[record["kind"]][1]]
+        found, remedy = sum(record["kind"] == "step" for record in kept), "restore it, or give another run_dir"
+        expected = f"{epochs} epochs and {done + steps} steps, as the checkpoint has them"
+        whole = found == done + steps and sum(record["kind"] == "epoch" for record in kept) == epochs
+        require(whole, f"{self.path}/metrics.jsonl", expected, f"{found} steps", remedy)
+        with self._replacing("metrics.jsonl") as temporary:
+            temporary.write_text("".join(json.dumps(record) + "\n" for record in kept))
 
     # Status, summary, environment.
 
     @property
     def status(self) -> dict:
-        """state ("running", "finished", "interrupted" or "failed"), message, time of the last change (UTC)."""
-        return self._read("status.json")
+        """state ("running", "died", "finished", "interrupted" or "failed"), message, time of the last change (UTC)."""
+        status = self._read("status.json")
+        if status.get("state") == "running" and not writer(self.path):
+            return {**status, "state": "died", "message": f"its process was killed; {GO_ON}"}
+        return status
 
     @contextmanager
     def recording_status(self) -> Iterator[None]:
-        """Keep status.json true around the work inside; a killed process leaves "running"."""
+        """Keep status.json true around the work inside, also where a signal ends it."""
         self._set_status("running")
         try:
-            yield
+            with interruption.keeping(self._set_interrupted):
+                yield
         except KeyboardInterrupt:
-            self._set_status("interrupted", "stopped by the user; the same call resumes it")
+            self._set_interrupted()
             raise
         except BaseException as error:
-            self._set_status("failed", f"{type(error).__name__}: {error}")
+            with suppress(Exception):  # a full disk, a lost lock: what is wrong is `error`
+                self._set_status("failed", _last_line(error))
             raise
         self._set_status("finished")
 
+    def _set_interrupted(self) -> None:
+        self._set_status("interrupted", f"stopped from outside; {GO_ON}")
+
     def _set_status(self, state: str, message: str = "") -> None:
-        self._write("status.json", {"state": state, "message": message, "time": utc_now()})
+        status = {"state": state, "message": message, "time": utc_now()}
+        try:
+            self._write("status.json", status)
+        except OSError:  # on a full disk there is room in the file that is there
+            with open(self.path / "status.json", "r+") as file:
+                file.write(json.dumps(status) + "\n")
+                file.truncate()
 
     @property
     def summary(self) -> dict:
@@ -142,7 +182,7 @@ class Run:
         import torch
 
         current, previous = (self.path / name for name in CHECKPOINTS)
-        with replacing(current) as temporary:
+        with self._replacing(current.name) as temporary:
             torch.save(state, temporary)
             if current.exists():
                 os.replace(current, previous)
@@ -166,7 +206,7 @@ class Run:
         """Write <name>.safetensors: "encoder", or what `snapshot` calls the model after some epochs."""
         from safetensors.torch import save_file
 
-        with replacing(self.path / f"{name}.safetensors") as temporary:
+        with self._replacing(f"{name}.safetensors") as temporary:
             save_file({key: tensor.contiguous() for key, tensor in weights.items()}, temporary)
 
     @staticmethod
@@ -206,7 +246,7 @@ class Run:
 
     def save_arrays(self, name: str, **arrays: np.ndarray) -> None:
         """Write <name>.npz."""
-        with replacing(self.path / f"{name}.npz") as temporary, open(temporary, "wb") as file:
+        with self._replacing(f"{name}.npz") as temporary, open(temporary, "wb") as file:
             np.savez(file, **arrays)
 
     def load_arrays(self, name: str) -> dict[str, np.ndarray]:
@@ -226,8 +266,15 @@ class Run:
         return json.loads(self._text(name) or "{}")
 
     def _write(self, name: str, values: dict) -> None:
-        with replacing(self.path / name) as temporary:
+        with self._replacing(name) as temporary:
             temporary.write_text(json.dumps(values, indent=1) + "\n")
+
+    @contextmanager
+    def _replacing(self, name: str) -> Iterator[Path]:
+        require_held(self.path)
+        with replacing(self.path / name) as temporary:
+            yield temporary
+            require_held(self.path)  # a large file takes a while
 
 
 class Follower(Run):
@@ -235,4 +282,19 @@ class Follower(Run):
 
     def _leave_it_to_the_first(self, *args: Any, **values: Any) -> None: ...
 
-    log = save_checkpoint = save_weights = save_arrays = _write = _leave_it_to_the_first
+    log = cut_metrics = save_checkpoint = save_weights = save_arrays = _write = _leave_it_to_the_first
+
+    @classmethod
+    @contextmanager
+    def writing(cls, path: str | Path, config: RunConfig) -> Iterator["Run"]:
+        """The run of `path`, which the first process opens for training."""
+        with interruption.at_end(lambda: None):
+            yield cls(user_path(path, "run_dir"), config)
+
+    def _set_interrupted(self) -> None:
+        time.sleep(1)  # so that the first, which gets its signal soon, does not see this one gone before
+
+
+def _last_line(error: BaseException) -> str:
+    lines = "".join(traceback.format_exception_only(error)).splitlines()
+    return [line for line in lines if line.strip("=- ")][-1]

@@ -8,7 +8,7 @@ import copy
 import math
 import os
 import time
-from pathlib import Path
+from functools import partial
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from simclr_lib.data.sets import ImageSet
 from simclr_lib.engine import processes
 from simclr_lib.engine.checks import require
 from simclr_lib.engine.device import choose_device, device_name, keep_freed_memory, largest_that_fits
+from simclr_lib.engine.interruption import interruption
 from simclr_lib.engine.launcher import launch
 from simclr_lib.engine.progress import progress_bar, say
 from simclr_lib.engine.seeds import generator_at
@@ -62,69 +63,82 @@ def _train_here(config: RunConfig, run_dir: str | os.PathLike) -> Run:
             if name not in MACHINE_FIELDS:
                 processes.require_alike(name, value)
         learner = Learner(config, device)
-        run = Run.start(run_dir, config) if processes.rank() == 0 else Follower(Path(run_dir), config)
-        if processes.from_first(run.finished):
+        kind = Run if processes.rank() == 0 else Follower
+        with kind.writing(run_dir, config) as run:
+            if processes.from_first(run.finished):
+                return run
+            with run.recording_status():
+                _train(learner, run)
+            processes.wait_for_all()  # so that nobody looks for what the first has yet to write
             return run
-        with run.recording_status():
-            _record_split(run, learner)
-            with processes.one_after_the_other():
-                images = load_training_images(config)
-                rows, unseen = keep_out(config, images)
-            _record_images(run, images, rows, unseen)
-            held_out = HeldOut(unseen.images, config) if processes.rank() == 0 and len(unseen) >= LEAST else None
-            try:
-                fit(learner, images.images, rows, run, held_out)
-            except FloatingPointError as error:
-                record_alarms(run, {"non-finite": str(error)}, learner.epochs_done)
-                raise
-            run.save_weights("encoder", learner.model.encoder.state_dict())
-        processes.wait_for_all()  # so that nobody looks for what the first has yet to write
-        return run
+
+
+def _train(learner: "Learner", run: Run) -> None:
+    config = run.config
+    _record_split(run, learner)
+    learner.restore(run)
+    with processes.one_after_the_other():
+        images = load_training_images(config)
+        rows, unseen = keep_out(config, images)
+    _record_images(run, images, rows, unseen)
+    held_out = HeldOut(unseen.images, config) if processes.rank() == 0 and len(unseen) >= LEAST else None
+    try:
+        fit(learner, images.images, rows, run, held_out)
+    except FloatingPointError as error:
+        record_alarms(run, {"non-finite": str(error)}, learner.epochs_done)
+        raise
+    run.save_weights("encoder", learner.model.encoder.state_dict())
 
 
 def _train_in_processes(config: RunConfig, run_dir: str | os.PathLike) -> Run:
     """In several processes, which this one starts and follows. It checks all that can be checked before."""
     require_shared_norm(config, choose_device(config.device, config.processes - 1), config.processes)
-    run = Run.start(run_dir, config)
-    if not run.finished:
-        with run.recording_status():
-            rows, _ = keep_out(config, load_training_images(config))
-            steps, done = config.epochs * config.steps_per_epoch(len(rows)), len(run.metrics())
-            launch(run.path, config.processes, steps, done, config.batch_size)
-    return run
+    with Run.writing(run_dir, config) as run:
+        if not run.finished:
+            with run.recording_status():
+                rows, _ = keep_out(config, load_training_images(config))
+                steps, done = config.epochs * config.steps_per_epoch(len(rows)), len(run.metrics())
+                launch(run.path, config.processes, steps, done, config.batch_size)
+        return run
 
 
 def fit(learner: "Learner", images: Tensor, rows: Tensor, run: Run, held_out: HeldOut | None = None) -> None:
-    """Train on `images` (M, 3, H, W) at `rows`, from the last checkpoint of `run` to the last epoch.
+    """Train on `images` (M, 3, H, W) at `rows`, from where the learner is to the last epoch.
 
-    Health is read on `held_out` before the first epoch and after every one; a checkpoint follows every epoch.
+    Health is read on `held_out` before the first epoch and after every one; a checkpoint follows every epoch, and
+    comes when `checkpoint_minutes` have passed, and when a signal ends training: no trace is left of the step in flight.
     """
     config, size = learner.config, learner.config.batch_size
     steps, warmup = config.steps_per_epoch(len(rows)), config.warmup_steps(len(rows))
-    learner.restore(run)
-    total, done = config.epochs * steps, learner.epochs_done * steps
+    total, done = config.epochs * steps, learner.epochs_done * steps + len(learner.losses)
     bar = progress_bar(total * size, "training", "images", initial=done * size, show=processes.rank() == 0)
-    with bar, keep_freed_memory(learner.device):
+    with bar, keep_freed_memory(learner.device), interruption.keeping(partial(learner.save, run)):
         if held_out and done == 0:
             held_out.watch(learner.model, run, step=0, epochs=0)
         for epoch in range(learner.epochs_done, config.epochs):
             order = rows[torch.randperm(len(rows), generator=generator_at(config.seed, 0, epoch))]
-            losses, start = [], time.perf_counter()
-            for step, batch in enumerate(order.split(size)[:steps], start=epoch * steps):
+            batches, end = order.split(size), (epoch + 1) * steps
+            for step in range(epoch * steps + len(learner.losses), end):
+                batch, start = batches[step - epoch * steps], time.perf_counter()
                 rate = config.actual_learning_rate * warmup_cosine(step, total, warmup)
-                loss = learner.step(images[batch[learner.own]], step, rate)
-                run.log("step", step=step, epoch=epoch, loss=loss, learning_rate=rate)
-                losses.append(loss)
+                with interruption.whole():
+                    loss = learner.step(images[batch[learner.own]], step, rate)
+                    run.log("step", step=step, epoch=epoch, loss=loss, learning_rate=rate)
+                learner.seconds += time.perf_counter() - start
                 bar.set_postfix(step=step + 1, loss=f"{loss:.3f}", refresh=False)
                 bar.update(size)
+                if step + 1 < end and time.monotonic() - learner.saved_at > 60 * config.checkpoint_minutes:
+                    with interruption.change():
+                        learner.save(run)
             require_finite(learner.model.state_dict(), f"a weight after epoch {epoch + 1}")
-            learner.epochs_done = epoch + 1
-            loss = _record_epoch(run, epoch, step, losses, time.perf_counter() - start)
+            loss = _record_epoch(run, epoch, end - 1, learner.losses, learner.seconds)
             if held_out:
-                held_out.watch(learner.model, run, step + 1, epoch + 1, loss)
+                held_out.watch(learner.model, run, end, epoch + 1, loss)
             if epoch + 1 in snapshot_epochs(config.epochs):
                 run.save_weights(run.snapshot(epoch + 1), learner.model.state_dict())
-            learner.save(run)
+            with interruption.change():
+                learner.epochs_done, learner.losses, learner.seconds = epoch + 1, [], 0.0
+                learner.save(run)
 
 
 class Learner:
@@ -135,7 +149,9 @@ class Learner:
 
     def __init__(self, config: RunConfig, device: torch.device) -> None:
         require_shared_norm(config, device, processes.world_size())
-        self.config, self.device, self.epochs_done = config, device, 0
+        self.config, self.device, self.saved_at = config, device, time.monotonic()
+        self.epochs_done, self.losses, self.seconds = 0, [], 0.0  # losses and seconds of the epoch under way
+        self.buffers_before = {}  # of BatchNorm, while a step is under way
         self.own = processes.own_part(config.batch_size)
         self.batch_per_process = config.batch_size // processes.world_size()
         torch.manual_seed(config.seed)
@@ -144,6 +160,7 @@ class Learner:
         self.model = model.to(device, self.dtype, memory_format=torch.channels_last)
         rate, momentum, decay = config.actual_learning_rate, config.momentum, config.weight_decay
         self.optimizer = build_optimizer(config.optimizer, self.model, rate, momentum, decay)
+        self.optimizer.register_step_pre_hook(interruption.begin_change)
         self.augment = Augment(**config.view_options)
         size = images_at_a_time(config, self.batch_per_process, device)
         self.micro_batch_size = size or min(processes.collect(largest_that_fits(self.batch_per_process, self._try)))
@@ -157,6 +174,7 @@ class Learner:
         """
         for group in self.optimizer.param_groups:
             group["lr"] = rate
+        self.buffers_before = {name: buffer.clone() for name, buffer in self.model.named_buffers()}
         images, generator = images.to(self.device), generator_at(self.config.seed, 1, step)
         images = images.double() / 255 if self.dtype == torch.float64 else images
         temperature, precision = self.config.actual_temperature, self.config.precision
@@ -164,19 +182,26 @@ class Learner:
             self.model, self.optimizer, self.augment, images, generator, temperature, precision, self.micro_batch_size
         )
         require_finite({"loss": loss}, f"the loss at step {step}")
-        return loss.item()
+        self.losses.append(loss.item())
+        self.buffers_before = {}
+        return self.losses[-1]
 
     def save(self, run: Run) -> None:
-        """Write the checkpoint of `run` from which `restore` goes on."""
-        model, optimizer = self.model.state_dict(), self.optimizer.state_dict()
-        run.save_checkpoint({"epochs_done": self.epochs_done, "model": model, "optimizer": optimizer})
+        """Write the checkpoint of `run` from which `restore` goes on; during a step, that of before it."""
+        if self.epochs_done or self.losses:
+            progress = {"epochs_done": self.epochs_done, "losses": self.losses, "seconds": self.seconds}
+            model, optimizer = {**self.model.state_dict(), **self.buffers_before}, self.optimizer.state_dict()
+            run.save_checkpoint({**progress, "model": model, "optimizer": optimizer})
+            self.saved_at = time.monotonic()
 
     def restore(self, run: Run) -> None:
-        """Take up the last checkpoint of `run`, in every process, if there is one."""
+        """Take up the last checkpoint of `run`, in every process, if there is one; what was recorded later goes."""
         if state := processes.from_first(run.load_checkpoint() if processes.rank() == 0 and run.begun else None):
             self.epochs_done = state["epochs_done"]
+            self.losses, self.seconds = state.get("losses", []), state.get("seconds", 0.0)  # older versions have none
             self.model.load_state_dict(state["model"])
             self.optimizer.load_state_dict(state["optimizer"])
+            run.cut_metrics(self.epochs_done, len(self.losses))
 
     def _try(self, n: int) -> None:
         """Take n images through copies of the model and the optimizer, as a step on its own does, and forget all."""

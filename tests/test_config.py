@@ -150,11 +150,14 @@ def test_what_a_rule_decides_is_recorded():
     assert RunConfig().differences(RunConfig(crop_area=[0.5, 1.0])) == {"crop_area": ((0.08, 1.0), (0.5, 1.0))}
 
 
+NEWER = {"crop_area": [0.08, 1.0], "test_share": 0.0, "init_from": None, "checkpoint_minutes": 10.0}
+
+
 @pytest.mark.parametrize("path", sorted(ROOT.glob("runs/**/config.json")), ids=lambda path: path.parent.name)
 def test_a_configuration_of_an_older_version_opens_as_what_it_was(path):
     values = json.loads(path.read_text())
     config = RunConfig.from_dict(values)
-    assert json.loads(json.dumps(config.to_dict())) == {"crop_area": [0.08, 1.0], **values}
+    assert json.loads(json.dumps(config.to_dict())) == {**NEWER, **values}
     again = RunConfig.from_dict(json.loads(json.dumps(config.to_dict())))
     assert config.differences(again) == {}
     assert "epochs" in config.differences(dataclasses.replace(config, epochs=config.epochs + 1))
@@ -252,8 +255,9 @@ def test_a_bad_value_from_a_file_is_refused():
 def test_differences_are_those_that_make_another_run():
     default, other = RunConfig(), RunConfig(**EVERY_FIELD)
     differences = default.differences(other)
-    assert set(differences) == set(EVERY_FIELD) - {"data_root", "device", "num_workers", "processes", "compile"}
-    assert set(MACHINE_FIELDS) == {"data_root", "device", "num_workers", "processes", "compile"}
+    assert set(differences) == set(EVERY_FIELD) - set(MACHINE_FIELDS)
+    machine = {"data_root", "device", "num_workers", "processes", "compile", "checkpoint_minutes"}
+    assert set(MACHINE_FIELDS) == machine
     assert differences["epochs"] == (20, 1000)
     assert other.differences(default)["epochs"] == (1000, 20)
     assert default.differences(RunConfig()) == {}

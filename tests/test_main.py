@@ -45,12 +45,41 @@ def test_a_run_is_trained_listed_and_resumed(config, capsys):
 def test_a_run_that_was_broken_off_goes_on_from_its_directory_alone(config, tmp_path):
     main(["train", "--config", config, "--run-dir", "runs/a"])
     whole = Run.open("runs/a")
-    for name, source in (("checkpoint.pt", "checkpoint.previous.pt"), ("config.json",) * 2, ("images.npz",) * 2):
+    same = ((name, name) for name in ("config.json", "images.npz", "metrics.jsonl"))
+    for name, source in (("checkpoint.pt", "checkpoint.previous.pt"), *same):
         (tmp_path / "runs/b").mkdir(exist_ok=True)
         (tmp_path / "runs/b" / name).write_bytes((whole.path / source).read_bytes())
-    main(["resume", "runs/b"])
-    assert [m["step"] for m in Run.open("runs/b").metrics()] == [2, 3]
+    main(["resume", "runs/b", "-p", "num_workers", "1", "-p", "device", "auto"])
+    assert Run.open("runs/b").config.num_workers == 1
+    assert [m["step"] for m in Run.open("runs/b").metrics()] == [0, 1, 2, 3]
+    assert len((tmp_path / "runs/b/metrics.jsonl").read_text().splitlines()) == len(
+        (whole.path / "metrics.jsonl").read_text().splitlines()
+    )
     assert Run.open("runs/b").metrics()[-1]["loss"] == whole.metrics()[-1]["loss"]
+
+
+@pytest.mark.parametrize(("name", "value", "why"), [("epochs", "9", "epochs 2 -> 9"), ("epoch", "9", "'epoch'")])
+def test_what_makes_another_run_is_no_way_to_go_on(config, tmp_path, capsys, name, value, why):
+    main(["train", "--config", config, "--run-dir", "runs/a"])
+    with pytest.raises(SystemExit):
+        main(["resume", "runs/a", "-p", name, value])
+    assert why in capsys.readouterr().err
+
+
+def test_one_damaged_file_hides_no_other_run(config, tmp_path, capsys):
+    for name in "abcdef":
+        (tmp_path / "runs" / name).mkdir(parents=True)
+        (tmp_path / "runs" / name / "config.json").write_text(json.dumps(TINY))
+    (tmp_path / "runs/a/config.json").write_bytes(b"\xff\xfe")
+    (tmp_path / "runs/b/metrics.jsonl").write_text('{"no": "step"}\n')
+    (tmp_path / "runs/c/status.json").write_text("{")
+    (tmp_path / "runs/d/metrics.jsonl").mkdir()
+    (tmp_path / "runs/e/config.json").unlink()
+    (tmp_path / "runs/e/config.json").mkdir()
+    main(["list"])
+    lines = capsys.readouterr().out.splitlines()
+    assert [line[:6] for line in lines] == [f"runs/{name}" for name in "abcdef"]
+    assert ["cannot be read" in line for line in lines] == [True] * 5 + [False]
 
 
 def test_listing_goes_on_after_a_run_that_it_cannot_open(config, tmp_path, capsys):

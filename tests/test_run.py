@@ -12,6 +12,7 @@ import torch
 
 from simclr_lib.config import RunConfig
 from simclr_lib.engine.environment import commit
+from simclr_lib.engine.lock import one_writer
 from simclr_lib.engine.paths import new_run_dir
 from simclr_lib.run import Follower, Run
 
@@ -88,20 +89,58 @@ def test_a_step_done_again_after_a_crash_counts_once_and_a_cut_line_not_at_all(t
     assert run.metrics() == []  # there was no checkpoint to go on from
 
 
-@pytest.mark.parametrize("cut", [1, 10, 39, 40])  # characters of the line that were written; 40: all but its end
-def test_what_is_logged_after_a_crash_is_not_lost_to_the_line_that_it_cut(tmp_path, cut):
+STEPS = [{"kind": "step", "step": step, "epoch": step // 2, "loss": 5.0 - step} for step in range(6)]
+EPOCHS = [{"kind": "epoch", "step": 2 * epoch + 1, "epoch": epoch, "loss": 1.0} for epoch in range(3)]
+HEALTH = [{"kind": "health", "step": 2 * epochs, "epochs": epochs} for epochs in range(4)]
+WHOLE = [
+    HEALTH[0],
+    *STEPS[:2],
+    EPOCHS[0],
+    HEALTH[1],
+    *STEPS[2:4],
+    EPOCHS[1],
+    HEALTH[2],
+    *STEPS[4:],
+    EPOCHS[2],
+    HEALTH[3],
+]
+
+
+def recorded(path: Path) -> list[dict]:
+    return [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize("cut", [1, 10, 39, 0])  # characters of the line that were written; 0: all of them
+@pytest.mark.parametrize(("epochs", "steps", "left"), [(1, 0, 5), (1, 1, 6), (2, 1, 10), (3, 0, 13), (0, 1, 2)])
+def test_metrics_are_cut_back_to_the_checkpoint(tmp_path, cut, epochs, steps, left):
     run = Run.start(tmp_path, RunConfig())
-    run.log("step", step=0, loss=5.0)
-    run.save_checkpoint({"epochs_done": 1})
-    line = json.dumps({"kind": "step", "step": 1, "loss": 4.0})
-    assert len(line) == 40
-    with open(tmp_path / "metrics.jsonl", "a") as file:
-        file.write(line[:cut])
-    for _ in range(2):  # started by the launcher, and again by the process that it starts
-        run = Run.start(tmp_path, RunConfig())
-    run.log("step", step=1, loss=2.0)
-    assert [(m["step"], m["loss"]) for m in run.metrics()] == [(0, 5.0), (1, 2.0)]
-    assert "\n\n" not in (tmp_path / "metrics.jsonl").read_text()
+    lines = [json.dumps(record) + "\n" for record in WHOLE]
+    (tmp_path / "metrics.jsonl").write_text("".join([*lines, lines[0][:cut]]))
+    run.cut_metrics(epochs, steps)
+    assert recorded(tmp_path) == WHOLE[:left]
+    run.cut_metrics(epochs, steps)
+    assert recorded(tmp_path) == WHOLE[:left]
+    run.log("step", step=left, loss=2.0)
+    assert recorded(tmp_path)[-1] == {"kind": "step", "step": left, "loss": 2.0}
+
+
+def test_what_an_older_version_wrote_twice_is_left_once(tmp_path):
+    run = Run.start(tmp_path, RunConfig())
+    for record in [*WHOLE[:3], {**STEPS[1], "loss": 9.0}, *WHOLE[2:6]]:
+        run.log(**record)
+    run.cut_metrics(1, 1)
+    assert recorded(tmp_path) == WHOLE[:6]
+
+
+@pytest.mark.parametrize("gone", [1, 3, 5])
+def test_a_record_that_is_missing_is_not_passed_over(tmp_path, gone):
+    run = Run.start(tmp_path, RunConfig())
+    for record in WHOLE[:gone] + WHOLE[gone + 1 :]:
+        run.log(**record)
+    before = recorded(tmp_path)
+    with pytest.raises(ValueError, match=r"metrics.jsonl: expected 2 epochs and 4 steps.*restore it"):
+        run.cut_metrics(2, 0)
+    assert recorded(tmp_path) == before
 
 
 @pytest.mark.parametrize(
@@ -110,12 +149,27 @@ def test_what_is_logged_after_a_crash_is_not_lost_to_the_line_that_it_cut(tmp_pa
 def test_the_status_says_how_the_work_ended(tmp_path, error, state):
     run = Run.start(tmp_path, RunConfig())
     expected = pytest.raises(type(error)) if error else contextlib.nullcontext()
-    with expected, run.recording_status():
+    with expected, one_writer(tmp_path), run.recording_status():
         assert run.status["state"] == "running"
         if error:
             raise error
     assert run.status["state"] == state
     assert state != "failed" or run.status["message"] == "ValueError: no"
+
+
+def test_a_run_whose_process_is_gone_has_died(tmp_path):
+    run = Run.start(tmp_path, RunConfig())
+    with one_writer(tmp_path):
+        run._set_status("running")
+        assert run.status["state"] == "running"
+    assert run.status["state"] == "died"
+
+
+def test_the_status_is_the_last_line_of_a_long_error(tmp_path):
+    run = Run.start(tmp_path, RunConfig())
+    with pytest.raises(RuntimeError), run.recording_status():
+        raise RuntimeError("expected 2 processes\nTraceback\nOSError: the cause\n======\n")
+    assert run.status["message"] == "OSError: the cause"
 
 
 def test_the_checkpoint_before_the_last_stays_and_serves_where_the_last_is_damaged(tmp_path):
@@ -151,7 +205,7 @@ def test_what_came_before_any_checkpoint_does_not_mix_with_a_new_start(tmp_path)
     run.add_to_summary(alarms={"chance": {}})
     run.save_weights(run.snapshot(1), {"w": torch.ones(1)})
     run.save_arrays("embeddings/epoch-0001", h=np.ones(1))
-    run = Run.start(tmp_path, RunConfig(batch_size=512))
+    run = Run.start(tmp_path, RunConfig())
     run.log("step", step=0, loss=1.0)
     assert [m["loss"] for m in run.metrics()] == [1.0]
     assert run.summary == {}
@@ -279,10 +333,12 @@ def test_other_processes_write_nothing(tmp_path):
 
 
 def test_another_configuration_is_refused_and_another_machine_is_not(tmp_path):
-    run = Run.start(tmp_path, RunConfig(epochs=5))
-    Run.start(tmp_path, RunConfig(epochs=6))  # nothing was trained yet: nothing is lost
+    run = Run.start(tmp_path, RunConfig(epochs=6))
+    with pytest.raises(ValueError, match=r"epochs 6 -> 5.*another run_dir"):
+        Run.start(tmp_path, RunConfig(epochs=5))  # before anything was trained, too
     run.save_checkpoint({"epochs_done": 1})
     Run.start(tmp_path, RunConfig(epochs=6, num_workers=3))
+    assert Run.open(tmp_path).config.num_workers == 3
     with pytest.raises(ValueError, match=r"epochs 6 -> 7.*another run_dir"):
         Run.start(tmp_path, RunConfig(epochs=7))
 

@@ -50,16 +50,14 @@ class Noting:
 
     def __init__(self, config: RunConfig, epochs_done: int = 0) -> None:
         self.config, self.device, self.own = config, CPU, slice(0, config.batch_size)
-        self.start, self.epochs_done = epochs_done, 0
+        self.epochs_done, self.losses, self.seconds, self.saved_at = epochs_done, [], 0.0, math.inf
         self.model = torch.nn.Linear(1, 1)
         self.steps, self.saved = [], []
 
     def step(self, images: torch.Tensor, step: int, rate: float) -> float:
         self.steps.append((step, rate, images.flatten().tolist()))
-        return 100.0 - step
-
-    def restore(self, run: Run) -> None:
-        self.epochs_done = self.start
+        self.losses.append(100.0 - step)
+        return self.losses[-1]
 
     def save(self, run: Run) -> None:
         self.saved.append(self.epochs_done)
@@ -122,6 +120,22 @@ def test_the_loop_goes_on_after_the_epochs_that_are_done(tmp_path):
     assert rest.saved == [3, 4]
 
 
+def test_a_checkpoint_also_follows_a_while(tmp_path, monkeypatch):
+    """Steps of a minute, a checkpoint every two and a half: after three steps, but for those at an epoch's end."""
+    config, places = RunConfig(batch_size=2, epochs=2, checkpoint_minutes=2.5), []
+    learner = Noting(config)
+    clock = iter(range(0, 6000, 60))
+    monkeypatch.setattr(MODULE.time, "monotonic", lambda: next(clock))
+
+    def save(run: Run) -> None:
+        places.append((learner.epochs_done, len(learner.losses)))
+        learner.saved_at = MODULE.time.monotonic()
+
+    learner.save, learner.saved_at = save, next(clock)
+    fit(learner, torch.arange(16), torch.arange(16), Run.start(tmp_path, config))
+    assert places == [(0, 3), (0, 6), (1, 0), (1, 3), (1, 6), (2, 0)]
+
+
 def test_no_more_than_twenty_lines_are_printed_and_the_last_epoch_is_one(tmp_path, capsys):
     config = RunConfig(batch_size=2, epochs=47)
     fit(Noting(config), torch.arange(2), torch.arange(2), Run.start(tmp_path, config))
@@ -161,11 +175,11 @@ def test_a_restored_learner_goes_on_as_the_one_that_was_saved(tmp_path, optimize
     saved, restored, fresh = (Learner(config, CPU) for _ in range(3))
     fresh.restore(run)  # there is nothing yet
     assert fresh.epochs_done == 0
-    saved.step(images, 0, 0.01)
-    saved.epochs_done = 3
+    loss = saved.step(images, 0, 0.01)
+    run.log("step", step=0, loss=loss)
     saved.save(run)
     restored.restore(run)
-    assert restored.epochs_done == 3
+    assert (restored.epochs_done, restored.losses) == (0, [loss])
     torch.manual_seed(5)  # what else is drawn does not matter
     assert saved.step(images, 1, 0.02) == restored.step(images, 1, 0.02) != fresh.step(images, 1, 0.02)
     assert same(saved.model.state_dict(), restored.model.state_dict())

@@ -4,9 +4,12 @@ import os
 import subprocess
 import sys
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import TextIO
 
+from simclr_lib.engine.interruption import interruption
+from simclr_lib.engine.lock import TOKEN, token_of
 from simclr_lib.engine.progress import CALLER, follow, progress_bar, say
 
 
@@ -29,10 +32,17 @@ def launch(run_dir: Path, processes: int, steps: int, done: int, batch_size: int
     bar = progress_bar(steps * batch_size, "training", "images", initial=done * batch_size)
     with bar, tempfile.TemporaryFile("w+", errors="replace") as errors:
         launcher = _torchrun(run_dir, processes, errors)
-        try:
-            follow(launcher.stdout, bar)
-        finally:
+
+        def end() -> None:
             launcher.terminate()  # torchrun ends its processes first, by force what has not ended in half a minute
+            with suppress(subprocess.TimeoutExpired):
+                launcher.wait(3)  # a signal leaves this process no longer; the others end without it, too
+
+        try:
+            with interruption.keeping(end):
+                follow(launcher.stdout, bar)
+        finally:
+            end()
             launcher.wait()
         errors.seek(0)
         report = errors.read()
@@ -53,5 +63,6 @@ def _torchrun(run_dir: Path, processes: int, errors: TextIO) -> subprocess.Popen
     threads = max(1, (os.cpu_count() or 1) // processes)
     path = os.pathsep.join([str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")])
     environment = {"OMP_NUM_THREADS": str(threads), **os.environ, "PYTHONPATH": path, CALLER: str(os.getpid())}
+    environment |= {TOKEN: token_of(run_dir), "PET_SIGNALS_TO_HANDLE": "SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR2"}
     streams = dict(stdout=subprocess.PIPE, stderr=errors, text=True, errors="replace")
     return subprocess.Popen(command, env=environment, **streams)

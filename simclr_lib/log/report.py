@@ -8,6 +8,7 @@ from typing import Any
 
 from simclr_lib.config import RunConfig
 from simclr_lib.engine.checks import require
+from simclr_lib.engine.lock import require_free
 from simclr_lib.engine.parameters import require_known
 from simclr_lib.engine.paths import new_run_dir, require_writable
 
@@ -34,6 +35,7 @@ def run_notebook(notebook: str | Path, parameters: Mapping[str, Any], run_dir: s
     own = set(papermill.inspect_notebook(str(notebook)))
     require_known(parameters, own | {field.name for field in fields(RunConfig)})
     run_dir = require_writable(str(run_dir or parameters.get("run_dir") or new_run_dir(Path(notebook).stem)))
+    require_free(run_dir)
     report, parameters = run_dir / "report.ipynb", {**parameters, "run_dir": str(run_dir)}
     print(f"executing {notebook} into {run_dir} (give this as --run-dir to resume)", flush=True)
     try:  # what the cells print is printed here too, as they print it: an epoch a line

@@ -18,7 +18,8 @@ from simclr_lib.data.sets import ImageSet
 from simclr_lib.engine.checks import require
 from simclr_lib.engine.device import choose_device, device_name
 from simclr_lib.engine.environment import commit
-from simclr_lib.engine.paths import new_run_dir
+from simclr_lib.engine.lock import require_free
+from simclr_lib.engine.paths import new_run_dir, user_path
 from simclr_lib.engine.seeds import generator_at
 from simclr_lib.evaluation import classification, embeddings, health, neighbors, scores, tables
 from simclr_lib.model import build_encoder
@@ -38,6 +39,7 @@ def announce(
     Returns the directory of the run: `run_dir`, or, where that is empty, a new one named after the notebook.
     """
     build_encoder(**config.encoder_options), Augment(**config.view_options)  # refuse what cannot be built
+    require_free(user_path(run_dir or ".", "run_dir"))
     images, gallery = health.load_training_images(config), embeddings.load_gallery(config)
     facts = derived(config, images)
     scores.require_scorable(config, gallery, neighbors_k, evaluation_images)

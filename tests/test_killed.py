@@ -1,0 +1,169 @@
+"""A run that is killed, or told to stop, and started again is the run that nobody disturbed."""
+
+import json
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from simclr_lib import Run, RunConfig, train
+from simclr_lib.engine import lock
+from simclr_lib.run import TIMES
+
+pytestmark = pytest.mark.child
+TINY = dict(
+    split="test", limit_images=330, image_size=16, blur=False, batch_size=32, epochs=4, device="cpu", optimizer="lars",
+    norm="group", checkpoint_minutes=1e-9,  # after every step
+)  # fmt: skip
+SPLITS = {
+    "one process": {"norm": "batch"},
+    "micro-batches": {"micro_batch_size": 8},
+    "two processes": {"processes": 2},
+}
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
+
+
+def start(config: RunConfig, run_dir: Path) -> subprocess.Popen:
+    """Train in a process of its own, in a session of its own."""
+    file = run_dir.with_suffix(".json")
+    file.write_text(json.dumps(config.to_dict()))
+    command = [sys.executable, "-m", "simclr_lib", "train", "--config", str(file), "--run-dir", str(run_dir)]
+    streams = dict(stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    return subprocess.Popen(command, env=ENVIRONMENT, start_new_session=True, **streams)
+
+
+def wait_for(holds, process: subprocess.Popen) -> None:
+    while not holds() and process.poll() is None:
+        time.sleep(0.002)
+
+
+def kept(run_dir: Path) -> tuple[list[dict], dict]:
+    """What must be the same: the lines of metrics.jsonl without the times, and the checkpoint."""
+    records = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+    for record in records:
+        assert not record.keys().isdisjoint({*TIMES, "loss"})
+        [record.pop(name, None) for name in TIMES]
+    checkpoint = torch.load(run_dir / "checkpoint.pt", weights_only=True)
+    assert checkpoint.pop("seconds") >= 0
+    return records, checkpoint
+
+
+def assert_same(found: object, expected: object) -> None:
+    if isinstance(expected, dict):
+        assert found.keys() == expected.keys()
+        for name in expected:
+            assert_same(found[name], expected[name])
+    elif isinstance(expected, list | tuple):
+        assert len(found) == len(expected)
+        for a, b in zip(found, expected, strict=True):
+            assert_same(a, b)
+    elif isinstance(expected, torch.Tensor):
+        assert torch.equal(found, expected)
+    else:
+        assert found == expected
+
+
+@pytest.fixture(scope="module", params=SPLITS)
+def undisturbed(request, tmp_path_factory) -> tuple[RunConfig, Path]:
+    config = RunConfig(**{**TINY, **SPLITS[request.param]})
+    run_dir = tmp_path_factory.mktemp("undisturbed") / "run"
+    process = start(config, run_dir)
+    printed, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, printed
+    assert len(Run.open(run_dir).metrics()) == 4 * (297 // 32)
+    return config, run_dir
+
+
+def disturb(config: RunConfig, run_dir: Path, number: int, times: int, group: bool) -> list[str]:
+    """Train with so many disturbances at random moments, and to the end; the states seen after each."""
+    seen, last = [], 0.0
+    for _ in range(times):
+        process = start(config, run_dir)
+        metrics = run_dir / "metrics.jsonl"
+        size = metrics.stat().st_size if metrics.exists() else 0
+        wait_for(lambda size=size: metrics.exists() and metrics.stat().st_size > size, process)  # noqa: B023
+        time.sleep(random.uniform(0, 0.3))
+        asked = time.monotonic()
+        os.killpg(process.pid, number) if group else process.send_signal(number)
+        process.communicate(timeout=60)
+        last = max(last, time.monotonic() - asked)
+        seen.append(Run.open(run_dir).status["state"])
+        if config.processes > 1 and number == signal.SIGKILL:
+            time.sleep(3)  # its processes end within two seconds of it
+    process = start(config, run_dir)
+    printed, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, printed
+    assert last < 4
+    return seen
+
+
+def check_killed(undisturbed, tmp_path: Path, number: int, times: int) -> None:
+    config, whole = undisturbed
+    states = disturb(config, tmp_path / "run", number, times, group=random.random() < 0.5)
+    assert set(states) <= {"died" if number == signal.SIGKILL else "interrupted", "finished"}
+    run = Run.open(tmp_path / "run")
+    assert run.status["state"] == "finished"
+    assert [record["step"] for record in run.metrics()] == list(range(4 * 9))
+    assert_same(kept(tmp_path / "run"), kept(whole))
+    assert not list((tmp_path / "run").rglob("*.tmp"))
+    assert not (tmp_path / "run" / lock.FILE).exists()
+
+
+def test_a_run_that_was_killed_is_the_run_that_nobody_disturbed(undisturbed, tmp_path):
+    check_killed(undisturbed, tmp_path, signal.SIGKILL, 3 if undisturbed[0].processes > 1 else 5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("n", range(4))
+def test_a_run_that_was_killed_at_twenty_moments(undisturbed, tmp_path, n):
+    check_killed(undisturbed, tmp_path, signal.SIGKILL, 5)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR2])
+def test_a_run_that_was_told_to_stop_keeps_every_step_but_the_one_in_flight(undisturbed, tmp_path, number):
+    check_killed(undisturbed, tmp_path, number, 3 if number == signal.SIGTERM else 1)
+
+
+def test_a_second_process_is_refused_and_changes_nothing(tmp_path):
+    config = RunConfig(**{**TINY, "epochs": 2000})
+    first = start(config, tmp_path / "run")
+    try:
+        wait_for((tmp_path / "run/checkpoint.pt").exists, first)
+        os.kill(first.pid, signal.SIGSTOP)  # so that all stays as it is
+        before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
+        holder = lock.writer(tmp_path / "run")
+        assert (holder["process"], holder["host"]) == (first.pid, socket.gethostname())
+        assert Run.open(tmp_path / "run").status["state"] == "running"
+        for other in (config, RunConfig(**{**TINY, "epochs": 3})):
+            with pytest.raises(ValueError, match=rf"run_dir: .*process {first.pid} on .*, since 20"):
+                train(other, tmp_path / "run")
+        assert {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()} == before
+    finally:
+        os.kill(first.pid, signal.SIGKILL)
+        first.communicate()
+    assert Run.open(tmp_path / "run").status["state"] == "died"
+    with pytest.raises(ValueError, match="epochs 2000 -> 3"):
+        train(RunConfig(**{**TINY, "epochs": 3}), tmp_path / "run")
+
+
+def test_a_holder_that_lost_its_lock_while_it_was_suspended_writes_no_more(tmp_path):
+    first = start(RunConfig(**{**TINY, "epochs": 2000}), tmp_path / "run")
+    wait_for((tmp_path / "run/checkpoint.pt").exists, first)
+    os.kill(first.pid, signal.SIGSTOP)
+    file = tmp_path / "run" / lock.FILE
+    other = {"token": "other", "process": 1, "host": "elsewhere", "since": "now", "place": "elsewhere", "born": "0"}
+    file.write_text(json.dumps(other))
+    before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.suffix in (".json", ".jsonl")}
+    os.kill(first.pid, signal.SIGCONT)
+    printed, _ = first.communicate(timeout=60)
+    assert first.returncode != 0
+    assert "LockLostError" in printed
+    assert "process 1 on elsewhere" in printed
+    assert before == {path: path.read_bytes() for path in before}
