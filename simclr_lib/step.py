@@ -72,8 +72,9 @@ def simclr_step(
         loss = nt_xent(gather(z_a), gather(z_b), temperature, anchors=own)
         loss.backward()
     sum_gradients(model)
+    loss = sum_over_processes(loss.detach())  # before the update, so that no process waits for another in the middle
     optimizer.step()
-    return sum_over_processes(loss.detach())
+    return loss
 
 
 def _check(model: nn.Module, images: Tensor, micro_batch_size: int | None) -> None:

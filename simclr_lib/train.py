@@ -106,7 +106,7 @@ def fit(learner: "Learner", images: Tensor, rows: Tensor, run: Run, held_out: He
     """Train on `images` (M, 3, H, W) at `rows`, from where the learner is to the last epoch.
 
     Health is read on `held_out` before the first epoch and after every one; a checkpoint follows every epoch, and
-    comes when `checkpoint_minutes` have passed, and when a signal ends training: no trace is left of the step in flight.
+    comes when `checkpoint_minutes` have passed, and when a signal ends training: the step in flight leaves no trace.
     """
     config, size = learner.config, learner.config.batch_size
     steps, warmup = config.steps_per_epoch(len(rows)), config.warmup_steps(len(rows))

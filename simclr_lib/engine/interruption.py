@@ -10,7 +10,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from types import FrameType
 
 SIGNALS = [getattr(signal, name) for name in ("SIGTERM", "SIGUSR2", "SIGINT") if hasattr(signal, name)]
@@ -64,8 +64,11 @@ class Interruption:
     def begin_change(self, *_: object) -> None:
         """From here to the end of `whole`, what is kept would be half one state, half the next: a signal waits."""
         if self._active and not self._in_change:
-            self._changing.acquire()
             self._in_change = True
+            while not self._changing.acquire(timeout=0.1):
+                if self._kept.is_set():  # the lock is never given again
+                    self._in_change = False
+                    self._handle(self._asked, None)
 
     @contextmanager
     def whole(self) -> Iterator[None]:
@@ -74,8 +77,8 @@ class Interruption:
             yield
         finally:
             if self._active and self._in_change:
-                self._in_change = False
                 self._changing.release()
+                self._in_change = False  # after it, so that no handler waits in between for what waits for the lock
         if self._active and self._asked:
             self._handle(self._asked, None)
 
@@ -94,8 +97,8 @@ class Interruption:
                 self._kept.set()
             if number[0] in SIGNALS and _ends(number[0]):
                 self._release()
-                with suppress(Exception):
-                    sys.stdout.flush(), sys.stderr.flush()
+                flush = threading.Thread(target=sys.stdout.flush, daemon=True)
+                flush.start(), flush.join(0.5)  # the main thread may stand in the middle of a print
                 os._exit(128 + number[0])
         os.close(pipe)
 

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import tempfile
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import TextIO
 
@@ -33,8 +34,9 @@ def launch(run_dir: Path, processes: int, steps: int, done: int, batch_size: int
     with bar, tempfile.TemporaryFile("w+", errors="replace") as errors:
         launcher = _torchrun(run_dir, processes, errors)
 
+        @cache  # torchrun ends its processes first, those that do not end by force; asked twice, it would leave them
         def end() -> None:
-            launcher.terminate()  # torchrun ends its processes first, by force what has not ended in half a minute
+            launcher.terminate()
             with suppress(subprocess.TimeoutExpired):
                 launcher.wait(3)  # a signal leaves this process no longer; the others end without it, too
 
