@@ -1,6 +1,5 @@
 """One progress bar for a terminal, JupyterLab, an executed notebook, a log file, and across processes."""
 
-import functools
 import io
 import os
 import sys
@@ -30,12 +29,6 @@ def progress_bar(total: int, desc: str, unit: str, initial: int = 0, leave: bool
 def say(line: str) -> None:
     """Print a line above whatever bar is shown."""
     tqdm.write(line)
-
-
-@functools.cache
-def say_once(line: str) -> None:
-    """`say`, but no line twice in a process."""
-    say(line)
 
 
 def follow(lines: Iterable[str], bar: tqdm) -> None:
