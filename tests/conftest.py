@@ -2,6 +2,7 @@
 
 import os
 import random
+import signal
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,9 @@ import torch
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # workers of two threads each, on two cores, wait for each other
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# In the background of a shell SIGINT is ignored, and so it would be in every process that a test starts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 SHARED_DATA = Path(os.environ.get("SIMCLR_SHARED_DATA") or Path(__file__).parents[2] / "shared/data")
 
