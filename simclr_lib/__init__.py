@@ -8,21 +8,13 @@ import sys
 from types import ModuleType
 from typing import Any
 
-_NAMES = {  # module -> the names that it offers
-    "config": "RunConfig",
-    "data.sets": "load_images ImageSet",
-    "augment": "Augment",
-    "model": "build_encoder SimCLR",
-    "loss": "nt_xent",
-    "lars": "LARS parameter_groups",
-    "schedule": "warmup_cosine",
-    "train": "train",
-    "run": "Run",
-    "retrieval": "top_k_neighbors knn_accuracy",
-    "evaluation.embeddings": "embed",
-    "evaluation.classification": "linear_probe",
-}
-_HOME = {name: module for module, names in _NAMES.items() for name in names.split()}
+_OFFERED = """
+    config.RunConfig  data.sets.load_images  data.sets.ImageSet  augment.Augment  model.build_encoder  model.SimCLR
+    loss.nt_xent  lars.LARS  lars.parameter_groups  schedule.warmup_cosine  train.train  run.Run
+    retrieval.top_k_neighbors  retrieval.knn_accuracy  evaluation.embeddings.embed
+    evaluation.classification.linear_probe
+"""
+_HOME = {name: module for module, _, name in (place.rpartition(".") for place in _OFFERED.split())}
 __all__ = list(_HOME)
 
 

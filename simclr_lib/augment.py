@@ -122,11 +122,10 @@ def crop_boxes(draws: Draws, height: int, width: int) -> Tensor:
 
     The first try that fits into the image; where none does, the largest central crop of an allowed ratio.
     """
-    fallback_width = min(width, round(height * RATIO[1]))
-    fallback_height = min(height, round(width / RATIO[0]))
     area = draws.area * height * width
-    heights = F.pad((area / draws.ratio).sqrt().round(), (0, 1), value=fallback_height)
-    widths = F.pad((area * draws.ratio).sqrt().round(), (0, 1), value=fallback_width)
+    # a last try, which always fits: the largest crop
+    heights = F.pad((area / draws.ratio).sqrt().round(), (0, 1), value=min(height, round(width / RATIO[0])))
+    widths = F.pad((area * draws.ratio).sqrt().round(), (0, 1), value=min(width, round(height * RATIO[1])))
     fits = (heights > 0) & (heights <= height) & (widths > 0) & (widths <= width)
     first = fits.int().argmax(dim=1, keepdim=True)
     extent = torch.cat([heights.gather(1, first), widths.gather(1, first)], dim=1)

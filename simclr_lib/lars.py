@@ -1,6 +1,5 @@
 """LARS (You et al. 2017, arXiv:1708.03888) as SimCLR uses it, and the parameter groups that every optimizer takes."""
 
-import math
 from collections.abc import Iterable
 
 import torch
@@ -44,7 +43,7 @@ class LARS(Optimizer):
     ) -> None:
         options = dict(lr=lr, momentum=momentum, weight_decay=weight_decay, trust_coefficient=trust_coefficient)
         for name, value in options.items():
-            require(0 <= value < math.inf, name, "a finite number of at least 0", value)
+            require(0 <= value < torch.inf, name, "a finite number of at least 0", value)
         require(momentum < 1, "momentum", "a number in [0, 1)", momentum)
         require(trust_coefficient > 0, "trust_coefficient", "a number above 0", trust_coefficient)
         super().__init__(params, options | {"adapt": True})
@@ -52,10 +51,8 @@ class LARS(Optimizer):
     @torch.no_grad()
     def step(self, closure=None):
         """Update every parameter that has a gradient. Returns the loss that `closure` returns, if there is one."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
+        with torch.enable_grad():
+            loss = closure() if closure is not None else None
         for group in self.param_groups:
             for weight in group["params"]:
                 if weight.grad is not None:
@@ -97,16 +94,12 @@ def parameter_groups(model: nn.Module) -> list[dict]:
     return [{"params": weights, "adapt": True}, {"params": others, "adapt": False, "weight_decay": 0.0}]
 
 
-def build_optimizer(
-    name: str, model: nn.Module, learning_rate: float, momentum: float, weight_decay: float
-) -> Optimizer:
+def build_optimizer(name: str, model: nn.Module, lr: float, momentum: float, weight_decay: float) -> Optimizer:
     """SGD, LARS or AdamW, by name, over the `parameter_groups` of `model`. AdamW has its own betas: no `momentum`.
 
     Raises ValueError for another name, and where the optimizer itself does.
     """
     require_choice("optimizer", name)
-    groups = parameter_groups(model)
-    if name == "adamw":
-        return AdamW(groups, learning_rate, weight_decay=weight_decay)
-    optimizer = LARS if name == "lars" else SGD
-    return optimizer(groups, learning_rate, momentum=momentum, weight_decay=weight_decay)
+    optimizer = {"sgd": SGD, "lars": LARS, "adamw": AdamW}[name]
+    options = {} if name == "adamw" else {"momentum": momentum}
+    return optimizer(parameter_groups(model), lr, weight_decay=weight_decay, **options)

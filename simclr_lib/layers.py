@@ -1,8 +1,8 @@
-"""Layers that compute the same when a batch comes in parts: GroupNorm for BatchNorm, and dropout by seed.
+"""What layers need when a batch comes in parts: one move of BatchNorm's statistics, and dropout by seed.
 
-BatchNorm normalises over the images that it sees together, which are then a part of the batch. Where it stays, its
-running statistics shall at least move once a step, not once a part. PyTorch's dropout draws the masks of all images
-from one stream of random numbers; here each image has a seed.
+BatchNorm normalises over the images that it sees together, which are then a part of the batch. Its running statistics
+shall at least move once a step, not once a part. PyTorch's dropout draws the masks of all images from one stream of
+random numbers; here each image has a seed.
 
 Shapes: N images.
 """
@@ -15,23 +15,6 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from simclr_lib.engine.checks import require
-
-
-def replace_batch_norm(module: nn.Module, groups: int = 32) -> nn.Module:
-    """Put GroupNorm(`groups`) where `module` has a BatchNorm, in place, and return it; a BatchNorm itself is replaced.
-
-    GroupNorm has no statistics over the batch, so micro-batches and processes give the gradient of the whole batch.
-
-    Raises:
-        ValueError: where the channels of a BatchNorm cannot be split into `groups`.
-    """
-    if isinstance(module, _BatchNorm):
-        channels, remedy = module.num_features, "keep norm='batch' or change the width"
-        require(channels % groups == 0, "norm", f"channels divisible by {groups} groups", channels, remedy)
-        return nn.GroupNorm(groups, channels, eps=module.eps)
-    for name, child in module.named_children():
-        setattr(module, name, replace_batch_norm(child, groups))
-    return module
 
 
 def batch_norms(model: nn.Module) -> list[_BatchNorm]:
@@ -70,7 +53,7 @@ class Dropout(nn.Dropout):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, ...) -> (N, ...). Raises ValueError unless there is one seed per image."""
-        if not self.training or self.generators is None or self.p == 0:
+        if not self.training or self.generators is None:
             return super().forward(x)
         require(len(self.generators) == len(x), "seeds", f"one for each of {len(x)} images", len(self.generators))
         # Drawn in float32 whatever x is, so that all precisions drop the same units.
@@ -92,9 +75,8 @@ def dropout_seeds(model: nn.Module, seeds: Tensor) -> Iterator[None]:
     Each image has a generator, from which all layers draw in turn.
     """
     layers = [module for module in model.modules() if isinstance(module, Dropout) and module.p > 0]
-    if layers:
-        device = next(model.parameters()).device
-        generators = [torch.Generator(device).manual_seed(seed) for seed in seeds.tolist()]
+    device = next(model.parameters()).device
+    generators = [torch.Generator(device).manual_seed(seed) for seed in seeds.tolist()] if layers else []
     try:
         for layer in layers:
             layer.generators = generators

@@ -54,14 +54,12 @@ def normalize(z: Tensor) -> Tensor:
 
     Each row is first divided by its largest entry, so that no row is too small or too large for its dtype.
     """
-    if z.dtype in (torch.float16, torch.bfloat16):
-        z = z.float()
+    z = z.to(torch.promote_types(z.dtype, torch.float32))
     largest = z.detach().abs().amax(dim=1, keepdim=True)  # a positive scale cancels, so it needs no gradient
     zero_rows = (largest == 0).sum().item()
     cause = "the model has collapsed or its output layer is zero: lower the learning rate or check the head"
     require(zero_rows == 0, "z", "rows with a direction", f"{zero_rows} zero rows of {len(z)}", cause)
-    z = z / largest
-    return z / z.norm(dim=1, keepdim=True)
+    return F.normalize(z / largest)
 
 
 def anchor_losses(z: Tensor, anchors: Tensor, temperature: float) -> Tensor:
@@ -70,8 +68,8 @@ def anchor_losses(z: Tensor, anchors: Tensor, temperature: float) -> Tensor:
     With p the logit of its positive and n the logsumexp of those of its negatives, the loss is -log(e^p / (e^p + e^n)).
     """
     logits, positive = _logits(z, anchors, temperature)
-    negatives = logits.logsumexp(dim=1)
-    return -F.logsigmoid(positive - negatives)  # cross_entropy would round the small losses of aligned views away
+    # cross_entropy would round the small losses of aligned views away
+    return -F.logsigmoid(positive - logits.logsumexp(dim=1))
 
 
 def tiled_losses(z: Tensor, anchors: Tensor, temperature: float, tile: int) -> Tensor:
@@ -90,14 +88,13 @@ class _TiledLosses(torch.autograd.Function):
     @staticmethod
     def forward(ctx, z: Tensor, anchors: Tensor, temperature: float, tile: int) -> Tensor:
         tile = min(tile, len(anchors))
-        buffer, differences, logsumexps = z.new_empty(tile, len(z)), [], []
+        buffer, parts = z.new_empty(tile, len(z)), []
         for rows in anchors.split(tile):
             logits, positive = _logits(z, rows, temperature, buffer)
             largest = logits.amax(dim=1)
             negatives = logits.sub_(largest[:, None]).exp_().sum(dim=1).log_().add_(largest)
-            differences.append(negatives - positive)
-            logsumexps.append(negatives)
-        differences, logsumexps = torch.cat(differences), torch.cat(logsumexps)
+            parts.append((negatives - positive, negatives))
+        differences, logsumexps = map(torch.cat, zip(*parts, strict=True))
         ctx.save_for_backward(z, anchors, differences, logsumexps)
         ctx.temperature, ctx.tile = temperature, tile
         return -F.logsigmoid(-differences)
@@ -141,6 +138,5 @@ def _check(z_a: Tensor, z_b: Tensor, temperature: float, tile: int | None) -> No
     a, b = (f"{tuple(z.shape)} {z.dtype} on {z.device}" for z in (z_a, z_b))
     usable = z_a.ndim == 2 and len(z_a) > 0 and z_a.is_floating_point()
     require(a == b and usable, "z_a, z_b", "(N, P) of one shape, floating dtype and device", f"{a} and {b}")
-    positive = 0 < temperature < float("inf")
-    require(positive, "temperature", "a positive, finite number", temperature, "SimCLR uses 0.05 to 1")
+    require(0 < temperature < torch.inf, "temperature", "a finite number above 0", temperature, "SimCLR uses 0.05 to 1")
     require(tile is None or tile >= 1, "tile", "None or at least 1 anchor at a time", tile)

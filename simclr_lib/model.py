@@ -3,13 +3,17 @@
 Shapes: N images, S x S pixels, D the width of h, P that of z.
 """
 
+from functools import partial
+
 from torch import Tensor, nn
 from torchvision import models
 from torchvision.models.vision_transformer import VisionTransformer
+from torchvision.ops import Conv2dNormActivation
 
 from simclr_lib.engine.checks import STEMMED, require, require_choice
-from simclr_lib.layers import replace_batch_norm, replace_dropout
+from simclr_lib.layers import replace_dropout
 
+NORMS = {"batch": nn.BatchNorm2d, "group": partial(nn.GroupNorm, 32)}
 VITS = {"vit_tiny": (192, 3), "vit_small": (384, 6)}  # hidden dimension, heads; 12 layers each (DeiT's sizes)
 
 
@@ -24,7 +28,8 @@ def build_encoder(
             (D = 192), `vit_small` (D = 384; the class token after the last norm).
         stem: `imagenet` (7x7 stride 2, then max-pool) or `cifar` (3x3 stride 1, no max-pool, for images of about
             32 pixels; SimCLR, appendix B.9). Only convnet and the ResNets have the choice.
-        norm: `batch`, or `group`: GroupNorm(32) in place of every BatchNorm.
+        norm: `batch`, or `group`: GroupNorm(32) in place of every BatchNorm. It has no statistics over the batch, so
+            that micro-batches and processes give the gradient of the whole batch.
         image_size: S. AlexNet needs at least 63 pixels; a ViT's patches follow from it, see `patch_size`.
         dropout: of the ViTs, in [0, 1); the others have none. `simclr_step` seeds it per view, so that its masks do not
             depend on how the batch is split.
@@ -34,14 +39,10 @@ def build_encoder(
     """
     _check(arch, stem, norm, image_size, dropout)
     if arch == "convnet":
-        encoder = ConvNet(stem)
-    elif arch == "alexnet":
-        encoder = _alexnet()
-    elif arch in VITS:
-        encoder = _vit(arch, image_size, dropout)
-    else:
-        encoder = _resnet(arch, stem)
-    return replace_batch_norm(encoder) if norm == "group" else encoder
+        return ConvNet(stem, norm)
+    if arch == "alexnet":
+        return _alexnet()
+    return _vit(arch, image_size, dropout) if arch in VITS else _resnet(arch, stem, norm)
 
 
 class SimCLR(nn.Module):
@@ -68,24 +69,16 @@ class ConvNet(nn.Module):
 
     embedding_dim = 128
 
-    def __init__(self, stem: str = "cifar") -> None:
+    def __init__(self, stem: str, norm: str) -> None:
         super().__init__()
-        self.stem = _convolution(3, 32) if stem == "cifar" else _convolution(3, 32, kernel_size=7, stride=2)
+        convolution = partial(Conv2dNormActivation, norm_layer=NORMS[norm])
+        self.stem = convolution(3, 32) if stem == "cifar" else convolution(3, 32, kernel_size=7, stride=2)
         self.pool = nn.Identity() if stem == "cifar" else nn.MaxPool2d(3, stride=2, padding=1)
-        self.stages = nn.Sequential(
-            _convolution(32, 64, stride=2), _convolution(64, 128, stride=2), _convolution(128, 128, stride=2)
-        )
+        widths = (32, 64), (64, 128), (128, 128)  # of what goes into a stage, and of what comes out
+        self.stages = nn.Sequential(*(convolution(before, after, stride=2) for before, after in widths))
 
     def forward(self, images: Tensor) -> Tensor:
         return self.stages(self.pool(self.stem(images))).mean(dim=(2, 3))
-
-
-def _convolution(inputs: int, outputs: int, kernel_size: int = 3, stride: int = 1) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv2d(inputs, outputs, kernel_size, stride, padding=kernel_size // 2, bias=False),
-        nn.BatchNorm2d(outputs),
-        nn.ReLU(inplace=True),
-    )
 
 
 def _alexnet() -> nn.Module:
@@ -101,8 +94,8 @@ def _alexnet() -> nn.Module:
     return encoder
 
 
-def _resnet(arch: str, stem: str) -> nn.Module:
-    encoder = getattr(models, arch)(weights=None)
+def _resnet(arch: str, stem: str, norm: str) -> nn.Module:
+    encoder = models.get_model(arch, norm_layer=NORMS[norm])
     encoder.embedding_dim = encoder.fc.in_features
     encoder.fc = nn.Identity()
     if stem == "cifar":
@@ -114,8 +107,7 @@ def _resnet(arch: str, stem: str) -> nn.Module:
 
 def _vit(arch: str, image_size: int, dropout: float) -> nn.Module:
     dim, heads = VITS[arch]
-    widths = {"num_heads": heads, "hidden_dim": dim, "mlp_dim": 4 * dim}
-    encoder = VisionTransformer(image_size, patch_size(image_size), num_layers=12, **widths, dropout=dropout)
+    encoder = VisionTransformer(image_size, patch_size(image_size), 12, heads, dim, mlp_dim=4 * dim, dropout=dropout)
     encoder.heads = nn.Identity()
     encoder.embedding_dim = dim
     return replace_dropout(encoder)

@@ -6,7 +6,6 @@ Shapes: Q queries, N gallery rows, D their width, k neighbours, T queries in a t
 """
 
 import math
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -36,18 +35,15 @@ def top_k_neighbors(
     Raises ValueError on inputs that are not finite floating tables of one width, on another similarity, and on a k
     below 1 or above the number of rows to choose from.
     """
-    _check_table("queries", queries)
     queries, scale = _scaled("queries", queries, similarity)
-    if gallery is None:
-        require_k(k, len(queries) - 1)
-        gallery, gallery_scale = queries, scale
-    else:
-        _check_table("gallery", gallery, width=queries.shape[1])
-        require_k(k, len(gallery))
-        gallery, gallery_scale = _scaled("gallery", gallery, similarity)
+    gallery, gallery_scale = (queries, scale) if gallery is None else _scaled("gallery", gallery, similarity)
+    wanted, found = queries.shape[1], gallery.shape[1]
+    require(found == wanted, "gallery", f"rows of the queries' width {wanted}", found)
+    require_k(k, len(gallery) - (gallery is queries))
     gallery, rows = gallery.to(queries.device), torch.arange(len(queries), device=queries.device)
-    found = _search(rows, queries, gallery, k) if exact else _rank_all(rows, queries, gallery, k, torch.matmul)
-    return found[0], found[1] * scale * gallery_scale
+    search = _search if exact else _rank_all
+    indices, similarities = search(rows, queries, gallery, k)
+    return indices, similarities * scale * gallery_scale
 
 
 def require_k(k: int, choice: int, name: str = "k") -> None:
@@ -60,6 +56,8 @@ def _scaled(name: str, rows: Tensor, similarity: str) -> tuple[Tensor, float]:
 
     For dot products it is one power of two: dividing by it is exact, so that products which tie go on doing so.
     """
+    fits = isinstance(rows, Tensor) and rows.is_floating_point() and rows.ndim == 2 and rows.numel() > 0
+    require(fits, name, "a floating tensor (rows, width) with neither 0", _kind(rows), "pass one row a sample")
     require_choice("similarity", similarity)
     rows = rows.double().contiguous()
     norms = rows.square().sum(1, keepdim=True).sqrt()
@@ -86,7 +84,7 @@ def _search(open_rows: Tensor, queries: Tensor, gallery: Tensor, k: int) -> tupl
             left_open.append(rows[~proven])
         open_rows = torch.cat(left_open)
     if len(open_rows) > 0:  # ties by the dozen, such as copies or a collapsed encoder
-        indices[open_rows], similarities[open_rows] = _rank_all(open_rows, queries, gallery, k, _row_by_row)
+        indices[open_rows], similarities[open_rows] = _rank_all(open_rows, queries, gallery, k, exact=True)
     return indices, similarities
 
 
@@ -132,13 +130,12 @@ def _error_bound(queries: Tensor, dtype: torch.dtype) -> Tensor:
     return (queries.shape[1] + 4) * (limits.eps * queries.square().sum(1).sqrt() + 4 * limits.tiny)
 
 
-def _rank_all(
-    rows: Tensor, queries: Tensor, gallery: Tensor, k: int, multiply: Callable[[Tensor, Tensor], Tensor]
-) -> tuple[Tensor, Tensor]:
+def _rank_all(rows: Tensor, queries: Tensor, gallery: Tensor, k: int, exact: bool = False) -> tuple[Tensor, Tensor]:
     """For the queries at `rows`: indices and similarities (len(rows), k), by their products with the whole gallery.
 
     Only its distinct rows are multiplied, so that equal rows tie, and so that a collapsed encoder costs little.
     """
+    multiply = _row_by_row if exact else torch.matmul
     distinct, group = gallery.unique(dim=0, return_inverse=True)
     ranked = []
     for tile in rows.split(_rows_in_a_tile(8 * len(gallery))):
@@ -146,8 +143,7 @@ def _rank_all(
         if queries is gallery:
             scores.scatter_(1, tile[:, None], -torch.inf)
         ranked.append(_first_k(scores, k))
-    indices, similarities = zip(*ranked, strict=True)
-    return torch.cat(indices), torch.cat(similarities)
+    return tuple(map(torch.cat, zip(*ranked, strict=True)))
 
 
 def _first_k(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
@@ -219,8 +215,7 @@ def neighbor_hits(indices: Tensor, query_labels: Tensor, gallery_labels: Tensor)
     fits = indices.ndim == 2 and 0 <= last < len(gallery_labels) and indices.min() >= 0
     expected = f"(Q, k) of rows of the {len(gallery_labels)} gallery_labels"
     require(fits, "indices", expected, f"{tuple(indices.shape)} up to {last}", remedy)
-    indices, query_labels, gallery_labels = indices.cpu(), query_labels.cpu(), gallery_labels.cpu()
-    return gallery_labels[indices] == query_labels[:, None]
+    return gallery_labels.cpu()[indices.cpu()] == query_labels.cpu()[:, None]
 
 
 def retrieval_scores(rows: Tensor, labels: Tensor, k: int = 5, similarity: str = "cosine") -> dict[str, Tensor]:
@@ -268,12 +263,6 @@ def _others_of_the_class(labels: Tensor) -> Tensor:
 def _named(k: int, relevant: Tensor, *scores: Tensor) -> dict[str, Tensor]:
     names = (f"precision@{k}", f"recall@{k}", "map@R")
     return {name: each.where(relevant > 0, torch.nan) for name, each in zip(names, scores, strict=True)}
-
-
-def _check_table(name: str, rows: Tensor, width: int | None = None) -> None:
-    fits = isinstance(rows, Tensor) and rows.is_floating_point() and rows.ndim == 2 and rows.numel() > 0
-    require(fits, name, "a floating tensor (rows, width) with neither 0", _kind(rows), "pass one row a sample")
-    require(width in (None, rows.shape[1]), name, f"rows of the queries' width {width}", rows.shape[1])
 
 
 def _check_labels(name: str, labels: Tensor, count: int) -> None:

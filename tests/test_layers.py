@@ -1,4 +1,4 @@
-"""Layers for batches in parts, beside the arithmetic: GroupNorm for BatchNorm, its statistics, dropout by seed."""
+"""Layers for batches in parts, beside the arithmetic: BatchNorm's statistics, dropout by seed."""
 
 import math
 
@@ -12,24 +12,12 @@ from simclr_lib.layers import (
     batch_norms,
     dropout_seeds,
     one_move_of_statistics,
-    replace_batch_norm,
     replace_dropout,
 )
 from simclr_lib.model import SimCLR, build_encoder
 from simclr_lib.step import simclr_step
 
 # BatchNorm
-
-
-def test_replace_batch_norm_replaces_a_bare_one():
-    replaced = replace_batch_norm(nn.BatchNorm2d(64, eps=0.25))
-    assert isinstance(replaced, nn.GroupNorm)
-    assert replaced.eps == 0.25
-
-
-def test_channels_that_do_not_split_into_the_groups_are_refused():
-    with pytest.raises(ValueError, match=r"norm: .*32 groups, got 48"):
-        replace_batch_norm(nn.Sequential(nn.Conv2d(3, 48, 3), nn.BatchNorm2d(48)))
 
 
 @pytest.mark.parametrize("momentum", [0.1, 0.7, None])

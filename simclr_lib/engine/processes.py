@@ -8,10 +8,11 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
+import psutil
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
@@ -159,8 +160,6 @@ def wait_for_all() -> None:
 
 
 def _end_after(process: int) -> None:
-    with suppress(ProcessLookupError):
-        while True:
-            os.kill(process, 0)  # asks only whether it is there
-            time.sleep(1)
+    while psutil.pid_exists(process):
+        time.sleep(1)
     os._exit(1)
