@@ -3,13 +3,11 @@
 N images, S their side in pixels, k neighbours. Images are (., 3, S, S), uint8 or float in [0, 1].
 """
 
-import math
 import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from simclr_lib.engine.checks import require
 from simclr_lib.figures import canvas
@@ -20,13 +18,13 @@ MARKS = {True: ("✓ ", canvas.BLUE, "-"), False: ("✗ ", canvas.VERMILION, (0,
 
 
 @canvas.styled
-def image_grid(images: Any, titles: Sequence[str] | None = None, columns: int = 8, title: str | None = None) -> Figure:
+def image_grid(images: Any, titles: Sequence | None = None, columns: int = 8, title: str = "") -> canvas.InlineFigure:
     """Images (N, 3, S, S) row by row, `columns` to a row, each under its title (N of them) where there are any."""
     names = [""] * len(images) if titles is None else titles
     require(len(images), "images", "at least one", "none")
     require(len(names) == len(images), "titles", f"{len(images)}, one per image", len(names))
     columns = min(columns, len(images))
-    rows = math.ceil(len(images) / columns)
+    rows = 1 + (len(images) - 1) // columns
     figure = canvas.new_figure(columns * CELL, rows * (CELL + 0.25 * any(names)), title)
     for index, name in enumerate(names):
         axes = figure.add_subplot(rows, columns, index + 1)
@@ -36,7 +34,7 @@ def image_grid(images: Any, titles: Sequence[str] | None = None, columns: int = 
 
 
 @canvas.styled
-def view_pairs(images: Any, views_a: Any, views_b: Any, title: str | None = None) -> Figure:
+def view_pairs(images: Any, views_a: Any, views_b: Any, title: str = "") -> canvas.InlineFigure:
     """A column per image: the image, then its two views; each (N, 3, S, S), the sides may differ."""
     counts = [len(images), len(views_a), len(views_b)]
     require(min(counts) == max(counts) > 0, "images, views_a, views_b", "as many of each, at least one", counts)
@@ -56,9 +54,9 @@ def neighbor_grid(
     found: tuple | Mapping[str, tuple],
     labels: Any = None,
     class_names: Sequence[str] | None = None,
-    title: str | None = None,
+    title: str = "",
     gallery: tuple | None = None,
-) -> Figure:
+) -> canvas.InlineFigure:
     """A row per query: the query, then its k neighbours with class and similarity, hits and misses marked.
 
     images (N, 3, S, S), labels (N,) of the set that the queries are from. found: indices and similarities, both (N, k)
@@ -82,17 +80,13 @@ def neighbor_grid(
     grid = figure.add_gridspec(len(heights), k + 2, height_ratios=heights, width_ratios=[1, GAP] + [1] * k)
     for top, query in zip(range(0, len(heights), len(variants) + 1), map(int, query_ids), strict=True):
         axes = figure.add_subplot(grid[top, 0])
-        number = f"no. {query}" if len(images) > 1 else ""
-        _show(axes, images[query], canvas.class_name(labels[query], class_names), number)
-        canvas.frame(axes, "black", 1)
+        _show(axes, images[query], labels[query], class_names, f"no. {query}" if len(images) > 1 else "")
+        canvas.frame(axes, color="black", linewidth=1)
         for row, (variant, (indices, similarities)) in enumerate(variants.items(), start=top):
             axes_row = [figure.add_subplot(grid[row, column]) for column in range(2, k + 2)]
-            nearest = zip(axes_row, indices[query].tolist(), similarities[query].tolist(), strict=True)
-            for axes, index, similarity in nearest:
-                name = canvas.class_name(gallery_labels[index], class_names)
-                mark = _mark(axes, labels[query], gallery_labels[index])
-                _show(axes, gallery_images[index], mark + name, f"{similarity:.3f}")
-            name = textwrap.fill(variant, 14, max_lines=4, placeholder="…")
+            for axes, near, similarity in zip(axes_row, indices[query].tolist(), similarities[query], strict=True):
+                _show(axes, gallery_images[near], gallery_labels[near], class_names, f"{similarity:.3f}", labels[query])
+            name = textwrap.fill(canvas.drawable(variant), 14, max_lines=4, placeholder="…")
             axes_row[0].set_ylabel(name, rotation=0, ha="right", va="center", labelpad=6)
     for axes, heading in zip(figure.axes, ["query", *range(1, k + 1)], strict=False):
         axes.set_title(heading, color=canvas.GREY, pad=5)
@@ -101,16 +95,12 @@ def neighbor_grid(
     return figure
 
 
-def _show(axes: Axes, image: Any, name: str, note: str) -> None:
-    """An image above its name, as much of it as fits, and a note."""
+def _show(axes: Axes, image: Any, label: int, class_names: Sequence[str] | None, note: str, query: int = -1) -> None:
+    """An image above its class, as much of it as fits, and a note; a hit or a miss where the query has a class too."""
     canvas.show_image(axes, image)
+    name = "" if label < 0 else f"class {label}" if class_names is None else class_names[label]
+    if min(label, query) >= 0:
+        sign, color, dashes = MARKS[bool(label == query)]
+        canvas.frame(axes, color=color, linewidth=2.5, linestyle=dashes)
+        name = sign + name
     axes.set_xlabel(f"{canvas.elided(name, CELL - 0.08)}\n{note}".strip())
-
-
-def _mark(axes: Axes, query: int, neighbor: int) -> str:
-    """Frame a neighbour as a hit or a miss, by the two labels; returns the sign that goes before its name."""
-    if min(query, neighbor) < 0:
-        return ""
-    sign, color, dashes = MARKS[bool(query == neighbor)]
-    canvas.frame(axes, color, 2.5, dashes)
-    return sign

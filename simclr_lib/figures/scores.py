@@ -1,23 +1,18 @@
-"""Figures of what encoders reached: scores, precision by class, a map of embeddings. `canvas` says how they look."""
+"""Figures of what encoders reached: scores, and precision by class. `canvas` says how they look."""
 
-from collections.abc import Sequence
 from itertools import cycle
-from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
 from pandas import DataFrame, Series
 
 from simclr_lib.engine.checks import require
 from simclr_lib.figures import canvas
 
-THUMBNAIL, MAP = 0.45, 6.8  # inches: the side of an image on a map, and of the map
-
 
 @canvas.styled
 def score_bars(
-    scores: DataFrame, title: str | None = None, chance: Series | None = None, deviations: DataFrame | None = None
-) -> Figure:
+    scores: DataFrame, title: str = "", chance: Series | None = None, deviations: DataFrame | None = None
+) -> canvas.InlineFigure:
     """A panel per row of the table, a metric; in it a bar per column, an encoder, with its value; none where it is NaN.
 
     scores: shares in [0, 1], or correlations in [-1, 1]. chance: one per metric, a dashed line; None or NaN: no line.
@@ -27,17 +22,17 @@ def score_bars(
     _require_shares(scores)
     chance = Series(chance, scores.index, dtype=float)
     errors = (scores * 0 if deviations is None else deviations).fillna(0)
-    behind = {"facecolor": "white", "edgecolor": "none", "pad": 1}  # keeps the line of chance out of the digits
     figure = canvas.new_figure(7.2, len(scores) * (0.3 * scores.shape[1] + 0.35) + 0.5, title)
     panels = figure.subplots(len(scores), 1, sharex=True, squeeze=False).flat
+    rows, names = range(scores.shape[1])[::-1], [canvas.elided(name, 3.5) for name in scores.columns]
     for axes, (metric, values) in zip(panels, scores.iterrows(), strict=True):
-        bars = axes.barh(scores.columns, values, height=0.72, color=canvas.COLORS, xerr=errors.loc[metric])
-        axes.bar_label(bars, fmt="%.3f", padding=4, bbox=behind)
+        bars = axes.barh(rows, values, 0.72, color=canvas.COLORS, xerr=errors.loc[metric], tick_label=names)
+        # White behind the digits keeps the line of chance out of them.
+        axes.bar_label(bars, fmt="%.3f", padding=4, bbox={"facecolor": "white", "edgecolor": "none", "pad": 1})
         axes.axvline(0, color="black", linewidth=0.8)
-        axes.set_title(metric, loc="left", fontweight="bold")
+        axes.set_title(canvas.elided(metric, 3.5), loc="left", fontweight="bold")
         axes.tick_params(axis="y", length=0)
         axes.spines.left.set_visible(False)
-        axes.invert_yaxis()
         if chance.notna()[metric]:
             axes.axvline(chance[metric], **canvas.DASHED)
             axes.set_title(f"dashed: chance, {chance[metric]:.3f}", loc="right")
@@ -46,7 +41,7 @@ def score_bars(
 
 
 @canvas.styled
-def class_bars(scores: DataFrame, chance: Series | None = None, title: str | None = None, most: int = 30) -> Figure:
+def class_bars(scores: DataFrame, chance: Series | None = None, title: str = "", most: int = 30) -> canvas.InlineFigure:
     """A row per class, best first: a bar for the first encoder, its value by the name, a marker for each other encoder.
 
     scores: a row per class, a column per encoder, shares in [0, 1]; classes of which the first encoder has none (NaN)
@@ -79,62 +74,10 @@ def class_bars(scores: DataFrame, chance: Series | None = None, title: str | Non
     axes.set(xlim=(0, 1), ylim=(rows[-1] + 0.6, -0.6), xlabel=f"precision{note}")
     axes.set_yticks(rows, [f"{canvas.elided(name, 2.2)}   {share:.2f}" for name, share in shown[first].items()])
     axes.tick_params(axis="y", length=0, pad=8)  # a marker at 0 stays off the values
-    canvas.legend_below(figure)
-    return figure
-
-
-@canvas.styled
-def embedding_map(
-    positions: Any,
-    images: Any,
-    labels: Any = None,
-    class_names: Sequence[str] | None = None,
-    thumbnails: int = 60,
-    title: str | None = None,
-) -> Figure:
-    """A dot per image at its position (N, 2), and up to `thumbnails` of the images, none of which overlap.
-
-    labels (N,): the six largest classes have a marker and a colour each, which the frames share; all else is grey.
-    Raises ValueError where positions are not finite (N, 2) with N above 0, and on labels that are not (N,).
-    """
-    positions, labels = np.asarray(positions, dtype=float), canvas.labels_of(images, labels)
-    shapes, expected = (positions.shape, labels.shape), ((len(images), 2), (len(images),))
-    require(shapes == expected and len(images), "positions, labels", f"shapes {expected}, at least one", shapes)
-    require(np.isfinite(positions).all(), "positions", "finite ones", "some that are not")
-    low, high = positions.min(axis=0), positions.max(axis=0)
-    positions = (2 * positions - low - high) / (1.12 * (high - low).max() or 1)  # in (-1, 1), with room for thumbnails
-    figure = canvas.new_figure(MAP, MAP + 0.5, title)
-    axes = figure.subplots()
-    axes.set(xlim=(-1, 1), ylim=(-1, 1), aspect="equal", xticks=[], yticks=[], frame_on=False)
-    largest = Series(labels[labels >= 0]).value_counts().index
-    colors = dict(zip(largest, canvas.COLORS, strict=False))
-    dots = {"ms": 5 if len(labels) <= 2000 else 3, "mew": 0}
-    for (label, color), marker in zip(colors.items(), canvas.MARKERS, strict=False):
-        name = canvas.elided(canvas.class_name(label, class_names), 1.6)
-        axes.plot(*positions[labels == label].T, marker, color=color, label=name, **dots)
-    if len(rest := positions[~np.isin(labels, list(colors))]):
-        axes.plot(*rest.T, ".", color=canvas.PALE, label="others", zorder=1, **dots)
-    if colors:
-        canvas.legend_below(figure, markerscale=1.6)
-    side = 2 * THUMBNAIL / MAP
-    for index in _apart(positions, 1.15 * side, thumbnails):
-        inset = axes.inset_axes([*(positions[index] - side / 2), side, side], transform=axes.transData)
-        canvas.show_image(inset, images[index])
-        canvas.frame(inset, colors.get(labels[index], canvas.PALE), 1.8)
-    return figure
+    return canvas.legend_below(figure)
 
 
 def _require_shares(scores: DataFrame) -> None:
     require(scores.notna().any(axis=None), "scores", "at least one", "none")
     largest = scores.abs().max(axis=None)
     require(largest <= 1, "scores", "none above 1", largest, "divide percentages by 100")
-
-
-def _apart(positions: np.ndarray, side: float, most: int) -> list[int]:
-    """At most `most` positions, no two within `side` in both directions, picked in an order that no class leads."""
-    chosen = []
-    for index in np.random.default_rng(0).permutation(len(positions)):
-        distances = np.abs(positions[chosen] - positions[index]).max(axis=1)
-        if len(chosen) < most and (distances >= side).all():
-            chosen.append(index)
-    return chosen

@@ -9,9 +9,7 @@ from itertools import cycle
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import PowerNorm
-from matplotlib.figure import Figure
 from matplotlib.patheffects import Normal, Stroke
-from matplotlib.ticker import MaxNLocator
 from pandas import DataFrame, Series
 
 from simclr_lib.engine.checks import require
@@ -33,7 +31,7 @@ END = {"markersize": 6, "markevery": [-1], "clip_on": False}  # without it, a si
 
 
 @canvas.styled
-def loss_curve(curves: Mapping[str, Sequence[Mapping]], batch_size: int, title: str | None = None) -> Figure:
+def loss_curve(curves: Mapping[str, Sequence[Mapping]], batch_size: int, title: str = "") -> canvas.InlineFigure:
     """The loss of every step, thin, under its running mean, beside the loss of chance, ln(2 batch_size - 1).
 
     curves: name of a run -> its metric records, of which those with "step" and "loss" are read.
@@ -44,15 +42,12 @@ def loss_curve(curves: Mapping[str, Sequence[Mapping]], batch_size: int, title: 
     """
     require(curves, "curves", "at least one run", "none")
     figure = canvas.new_figure(7.2, 4.0, title)
-    axes = figure.subplots()
-    _draw_losses(axes, curves, batch_size)
-    _count_along(axes, "step")
-    canvas.legend_below(figure)
-    return figure
+    _draw_losses(figure.subplots(), curves, batch_size)
+    return canvas.legend_below(figure)
 
 
 @canvas.styled
-def loss_and_rate(records: Sequence[Mapping], batch_size: int, title: str | None = None) -> Figure:
+def loss_and_rate(records: Sequence[Mapping], batch_size: int, title: str = "") -> canvas.InlineFigure:
     """The loss of every step beside chance, as in `loss_curve`, above the learning rate of the same steps.
 
     records: those with "step", "loss" and "learning_rate" are read. batch_size: images, each with two views.
@@ -62,15 +57,15 @@ def loss_and_rate(records: Sequence[Mapping], batch_size: int, title: str | None
     figure = canvas.new_figure(7.2, 5.2, title)
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1.1])
     _draw_losses(upper, {"records": records}, batch_size)
+    upper.label_outer()
     lower.plot("step", "learning_rate", data=steps, color=canvas.BLUE, linewidth=1.8, marker="o", **END)
-    lower.set(ylabel="learning rate", ylim=(0, 1.08 * steps["learning_rate"].max() or 1))
-    _count_along(lower, "step")
+    lower.set(xlabel="step", ylabel="learning rate", ylim=(0, 1.08 * steps["learning_rate"].max() or 1))
     figure.align_ylabels()
     return figure
 
 
 @canvas.styled
-def similarity_history(health: Sequence[Mapping], title: str | None = None) -> Figure:
+def similarity_history(health: Sequence[Mapping], title: str = "") -> canvas.InlineFigure:
     """Two heat maps over the epochs, of the cosine similarities of z: an image's two views, and different images.
 
     health: readings with "epochs" and, where they were finite, counts of similarities in equal bins from -1 to 1,
@@ -84,10 +79,9 @@ def similarity_history(health: Sequence[Mapping], title: str | None = None) -> F
     figure = canvas.new_figure(7.6, 3.6, title)
     panels = figure.subplots(1, 2, sharey=True)
     for axes, (pairs, heading) in zip(panels, PAIRS.items(), strict=True):
-        counts, means = readings[f"{pairs}s"].apply(Series), readings[f"{pairs}_mean"]  # a row per reading
-        shares = counts.div(counts.sum(axis=1), axis=0).T
-        mesh = axes.pcolormesh(edges, np.linspace(-1, 1, len(shares) + 1), shares, norm=PowerNorm(0.5, 0, 1))
-        (line,) = axes.plot(epochs, means, color="white", linewidth=1.1, label="mean", clip_on=False, **MARKS)
+        bins = readings[f"{pairs}s"].apply(Series).T  # how many pairs each holds, a column per reading
+        mesh = axes.pcolormesh(edges, np.linspace(-1, 1, len(bins) + 1), bins / bins.sum(), norm=PowerNorm(0.5, 0, 1))
+        (line,) = axes.plot(epochs, readings[f"{pairs}_mean"], "w", linewidth=1.1, label="mean", clip_on=False, **MARKS)
         line.set_path_effects([Stroke(linewidth=2.6, foreground="black"), Normal()])  # stands out from every share
         axes.set_title(heading)
         _count_along(axes, "epochs trained")
@@ -95,12 +89,11 @@ def similarity_history(health: Sequence[Mapping], title: str | None = None) -> F
     figure.colorbar(mesh, ax=panels, ticks=[0, 0.01, 0.05, 0.25, 0.5, 1], label="share of the pairs", format="{x:g}")
     if readings.isna().any(axis=None):
         axes.plot([], [], "s", markersize=9, color="white", markeredgecolor=canvas.GREY, label="not finite")
-    canvas.legend_below(figure)
-    return figure
+    return canvas.legend_below(figure)
 
 
 @canvas.styled
-def health_curves(health: Sequence[Mapping], title: str | None = None) -> Figure:
+def health_curves(health: Sequence[Mapping], title: str = "") -> canvas.InlineFigure:
     """The readings of `health` over the epochs, a panel per quantity, beside the values to compare it with, dashed.
 
     health: readings with "epochs" and, where they were finite, the numbers of `evaluation.readings`; others are gaps.
@@ -128,25 +121,25 @@ def _table(what: str, records: Sequence[Mapping], names: list[str]) -> DataFrame
 
 
 def _draw_losses(axes: Axes, curves: Mapping[str, Sequence[Mapping]], batch_size: int) -> None:
-    """What `loss_curve` says, on axes whose x are steps."""
+    """What `loss_curve` says, over the steps."""
     for (name, records), color, marker in zip(curves.items(), cycle(canvas.COLORS), cycle(canvas.MARKERS)):
         steps, losses = _table(name, records, ["step", "loss"]).dropna().to_numpy().T
         axes.plot(steps, losses, color=color, linewidth=0.8, alpha=0.35)
         reach = np.minimum(np.arange(len(losses)), len(losses) // 100)  # to each side: a mean of the past alone lags
         means = [losses[step - some : step + some + 1].mean() for step, some in enumerate(reach)]
-        axes.plot(steps, means, color=color, marker=marker, linewidth=2.2, label=name, **END)
+        axes.plot(steps, means, color=color, marker=marker, linewidth=2.2, label=canvas.elided(name, 3.5), **END)
     chance = np.log(2 * batch_size - 1)
     _draw_reference(axes, chance, f"chance:\nln(2·{batch_size}−1)\n= {chance:.2f}")
     axes.set_ylabel("NT-Xent loss")
+    _count_along(axes, "step")
     axes.set_title("thin: every step; bold: running mean", loc="left", color=canvas.GREY)
 
 
 def _draw_reference(axes: Axes, value: float, text: str) -> None:
     axes.axhline(value, **canvas.DASHED)
-    beside = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points", "annotation_clip": False}
-    axes.annotate(text, (1, value), (5, 0), va="center", **beside)
+    axes.annotate(text, (1, value), (5, 0), ("axes fraction", "data"), "offset points", va="center")
 
 
 def _count_along(axes: Axes, what: str) -> None:
     axes.set_xlabel(what)
-    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))
+    axes.locator_params(axis="x", nbins=6, steps=None, integer=True, min_n_ticks=1)  # None: steps of 3 and 4 too

@@ -3,20 +3,25 @@
 import base64
 import io
 import sys
+import warnings
 
 import numpy as np
 import pytest
 import torch
 from figure_reading import ENCODERS, assert_legible, random_images, steps, texts_of
+from fontTools.fontBuilder import FontBuilder
+from fontTools.pens.ttGlyphPen import TTGlyphPen
 from matplotlib import colors, image, style
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.font_manager import fontManager
 from pandas import DataFrame
 from PIL import Image
 
 from simclr_lib.figures import canvas
 from simclr_lib.figures.canvas import save_figure
 from simclr_lib.figures.photographs import image_grid, neighbor_grid
-from simclr_lib.figures.scores import class_bars, embedding_map, score_bars
+from simclr_lib.figures.scores import class_bars, score_bars
 from simclr_lib.figures.training import loss_curve
 
 
@@ -43,12 +48,138 @@ def test_dollar_signs_are_no_formulas():
         score_bars(scores, name),
         class_bars(scores, title=name),
         loss_curve({name: steps(5)}, 8, name),
-        embedding_map(np.zeros((1, 2)), random_images(1), [0], [name], title=name),
     ):
         assert_legible(figure)
         shown = [text for text in texts_of(figure) if "$" in text.get_text()]
         assert shown
         assert not any(text.get_parse_math() for text in shown)
+
+
+NAMES = ["猫と犬", "قطة صغيرة", "🐱 cat", "caf\udce9", "two\nlines", "tab\tand\rreturn", "bell\x07\x00\x7f", "हिन्दी"]
+NAMES += [
+    "$x_1$",
+    "$",
+    "\\alpha",
+    "%s {x} \\n",
+    "a" * 400,
+    "猫" * 60,
+    "e\u0301",
+    "نیم\u200cفاصله",
+    "\U0010ffff",
+    "_hidden",
+]
+NAMES += ["", " ", "\u202ereversed", "\ufffe", "𝔸", "\ue000", "<b>&amp;</b>"]
+
+
+def all_figures(names: list[str]) -> list[Figure]:
+    """Every figure that shows names, with these as classes, encoders, runs and titles."""
+    count = len(names)
+    images, labels, scores = random_images(count, 8), torch.arange(count), np.linspace(0, 1, count)
+    tables = (labels.roll(1)[:, None], torch.ones(count, 1))
+    some = names[:3]
+    return [
+        image_grid(images, names, title=names[0]),
+        neighbor_grid(images, [0], {name: tables for name in some}, labels, names, names[-1]),
+        score_bars(DataFrame({name: [0.5] for name in some}, index=names[:1]), names[1]),
+        class_bars(DataFrame({name: scores for name in some}, index=names), title=names[2]),
+        loss_curve({name: steps(5) for name in some}, 8, names[0]),
+    ]
+
+
+@pytest.mark.parametrize("start", range(0, len(NAMES), 5))
+def test_any_name_draws_without_a_warning(start, tmp_path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for figure in all_figures(NAMES[start : start + 5]):
+            save_figure(figure, tmp_path / "figure.png")
+
+
+def test_what_no_font_has_is_escaped_and_what_is_no_sign_too():
+    assert canvas.drawable("two\nlines\tof\x07") == r"two\nlines\tof\x07"
+    assert canvas.drawable("caf\udce9") == r"caf\udce9"
+    assert canvas.drawable("\U0010ffff\u202e\ue000") == r"\U0010ffff\u202e\ue000"
+    for name in ("plain", "Ünïcödé", "قطة", "🐱", "$x_1$", "\\alpha", "✓ ✗", "نیم\u200cفاصله", ""):
+        assert canvas.drawable(name) == name
+
+
+def test_a_name_with_an_underscore_in_front_is_in_the_legend():
+    figure = loss_curve({"_run": steps(3)}, 8)
+    assert [text.get_text().lstrip("\u200b") for text in figure.legends[0].get_texts()] == ["_run"]
+
+
+def test_a_long_name_is_cut_wherever_it_is_shown():
+    for figure in all_figures(["w" * 400, "b", "c"]):
+        FigureCanvasAgg(figure).draw()
+        texts = [text for text in texts_of(figure) if text is not figure._suptitle]
+        assert max(text.get_window_extent().width for text in texts) < 4.2 * figure.dpi
+
+
+def install_font(path, family: str, character: str) -> None:
+    """A font with one sign, a black square."""
+    pen = TTGlyphPen(None)
+    pen.moveTo((0, 0))
+    for point in ((0, 900), (900, 900), (900, 0)):
+        pen.lineTo(point)
+    pen.closePath()
+    font = FontBuilder(1000, isTTF=True)
+    font.setupGlyphOrder([".notdef", "sign"])
+    font.setupCharacterMap({ord(character): "sign"})
+    font.setupGlyf({".notdef": TTGlyphPen(None).glyph(), "sign": pen.glyph()})
+    font.setupHorizontalMetrics({".notdef": (1000, 0), "sign": (1000, 0)})
+    font.setupHorizontalHeader(ascent=900, descent=-100)
+    font.setupNameTable({"familyName": family, "styleName": "Regular"})
+    font.setupOS2(sTypoAscender=900, usWinAscent=900, usWinDescent=100)
+    font.setupPost()
+    font.save(path)
+    fontManager.addfont(path)
+
+
+@pytest.fixture
+def fonts(tmp_path):
+    """A function that installs a font with one sign, for one test."""
+    installed = list(fontManager.ttflist)
+    canvas._family_with.cache_clear()
+    yield lambda family, character: install_font(tmp_path / f"{family}.ttf", family, character)
+    fontManager.ttflist[:] = installed
+    canvas._family_with.cache_clear()
+
+
+def test_a_sign_is_drawn_in_an_installed_font_that_has_it(fonts, tmp_path):
+    blank = torch.ones(1, 3, 8, 8)
+    assert image_grid(blank, ["\u9f98"]).axes[0].get_title() == r"\u9f98"
+    fonts("Squares of a test", "\u9f98")  # which no font of this machine is likely to have
+    canvas._family_with.cache_clear()
+    figure = image_grid(blank, ["\u9f98"])
+    assert figure.axes[0].get_title() == "\u9f98"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        saved = np.asarray(Image.open(save_figure(figure, tmp_path / "squares.png")).convert("L"))
+        bundle, _ = image_grid(blank, ["\u9f98"])._repr_mimebundle_()
+    side = 0.9 * canvas.TYPE / 72 * 2 * figure.dpi  # of the square, in pixels
+    for drawn in (saved, np.asarray(Image.open(io.BytesIO(base64.b64decode(bundle["image/png"]))).convert("L"))):
+        assert (drawn < 128).sum() == pytest.approx(side**2, rel=0.15)
+
+
+def test_the_usual_font_is_kept_where_it_has_the_sign(fonts, tmp_path):
+    fonts("Another of a test", "a")
+    canvas._family_with.cache_clear()
+    assert canvas._families("as usual: Ünïcödé") == ["sans-serif"]
+    figure = image_grid(torch.ones(1, 3, 8, 8), ["a"])
+    usual = image.imread(save_figure(figure, tmp_path / "a.png"))
+    fontManager.ttflist[:] = [font for font in fontManager.ttflist if font.name != "Another of a test"]
+    assert np.array_equal(usual, image.imread(save_figure(figure, tmp_path / "again.png")))
+
+
+def test_a_font_of_boxes_for_every_sign_is_not_taken(fonts):
+    fonts("Last Resort of a test", "\u9f98")
+    canvas._family_with.cache_clear()
+    assert canvas.drawable("\u9f98") == r"\u9f98"
+
+
+def test_a_title_breaks_by_what_is_shown():
+    figure = image_grid(random_images(3), title="\U0010ffff" * 12 + " and " + "w" * 10)
+    assert_legible(figure)
+    assert image_grid(random_images(1), title="of two\nlines").get_suptitle() == "of two lines"
 
 
 def test_the_background_is_white_and_opaque_whatever_the_readers_style(tmp_path):
@@ -93,9 +224,3 @@ def test_photographs_are_shown_small_in_their_colours_and_saved_at_twice_the_siz
     saved, shown = (np.asarray(picture.resize((200, 100)), float) for picture in (saved, shown))
     assert np.abs(saved - shown).mean() < 1  # of 255
     assert np.abs(saved - shown).max() < 24
-
-
-def test_images_in_a_map_count_as_photographs():
-    figure = embedding_map(np.random.default_rng(0).uniform(0, 1, (60, 2)), random_images(60, 96))
-    bundle, _ = figure._repr_mimebundle_()
-    assert list(bundle) == ["image/jpeg"]

@@ -1,18 +1,15 @@
 """What the figures that compare encoders show, and that a reader can read them."""
 
-import itertools
 import math
 
 import numpy as np
 import pytest
-from figure_reading import ENCODERS, assert_legible, frames_of, random_images
-from matplotlib import colors
+from figure_reading import ENCODERS, assert_legible
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.container import BarContainer, ErrorbarContainer
 from pandas import DataFrame, Series
 
-from simclr_lib.figures.canvas import save_figure
-from simclr_lib.figures.scores import class_bars, embedding_map, score_bars
+from simclr_lib.figures.scores import class_bars, score_bars
 
 CALTECH = ["BACKGROUND_Google", "Faces", "Faces_easy", "Leopards", "gerenuk", "inline_skate", "windsor_chair"]
 SCORES = DataFrame(
@@ -222,124 +219,6 @@ def test_class_bars_are_legible(classes, encoders, most):
     assert len(set(markers)) == len(markers) == encoders
 
 
-def spread_out(count, width=40.0, height=30.0, seed=0):
-    return np.random.default_rng(seed).uniform((0, 0), (width, height), (count, 2))
-
-
-def thumbnails_of(figure):
-    FigureCanvasAgg(figure).draw()
-    return [axes for axes in figure.axes[0].child_axes if axes.images]
-
-
-def drawn_dots(figure):
-    return {line.get_label(): line for line in figure.axes[0].lines}
-
-
-def on_map(positions):
-    """Where positions lie on a map from -1 to 1, whose middle and scale are those of all of them."""
-    middle = (positions.max(axis=0) + positions.min(axis=0)) / 2
-    return (positions - middle) / (0.56 * np.ptp(positions, axis=0).max())
-
-
-LABELS = np.repeat([4, 0, 6, 1, 2, 5, 3, -1], [40, 30, 25, 20, 15, 10, 9, 11])  # class 3 is the seventh in size
-
-
-def test_the_six_largest_classes_have_colours_and_markers_and_all_else_is_grey():
-    positions, names = spread_out(len(LABELS)), [f"name {label}" for label in range(7)]
-    figure = embedding_map(positions, random_images(len(LABELS), 8), LABELS, names, title="A map")
-    dots = drawn_dots(figure)
-    for label in (4, 0, 6, 1, 2, 5):
-        np.testing.assert_allclose(dots[f"name {label}"].get_xydata(), on_map(positions)[label == LABELS])
-    np.testing.assert_allclose(dots["others"].get_xydata(), on_map(positions)[np.isin(LABELS, [3, -1])])
-    assert len(dots) == 7
-    assert len({line.get_color() for line in dots.values()}) == len({line.get_marker() for line in dots.values()}) == 7
-    assert len(set(colors.to_rgb(dots["others"].get_color()))) == 1
-    legend = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert legend == [*(f"name {label}" for label in (4, 0, 6, 1, 2, 5)), "others"]
-    assert_legible(figure)
-
-
-def test_without_labels_all_is_grey_and_there_is_no_legend():
-    positions = spread_out(50)
-    figure = embedding_map(positions, random_images(50, 8), title="A map")
-    assert list(drawn_dots(figure)) == ["others"]
-    np.testing.assert_allclose(drawn_dots(figure)["others"].get_xydata(), on_map(positions))
-    assert not figure.legends
-    assert_legible(figure)
-
-
-def test_thumbnails_are_the_images_at_their_positions_framed_in_their_class():
-    positions = spread_out(len(LABELS))
-    levels = np.linspace(0, 1, len(LABELS))
-    images = np.ones((len(LABELS), 3, 8, 8)) * levels[:, None, None, None]
-    figure = embedding_map(positions, images, LABELS, thumbnails=25)
-    dots, thumbnails = drawn_dots(figure), thumbnails_of(figure)
-    to_data = figure.axes[0].transData.inverted()  # where drawing has put the axes
-    assert len(thumbnails) == 25
-    for axes in thumbnails:
-        index = np.abs(levels - axes.images[0].get_array().mean()).argmin()
-        box = axes.get_window_extent()
-        middle = to_data.transform([(box.x0 + box.x1) / 2, (box.y0 + box.y1) / 2])
-        np.testing.assert_allclose(middle, on_map(positions)[index], atol=0.005)
-        (edge,) = frames_of(axes)
-        drawn = dots.get(f"class {LABELS[index]}", dots["others"])
-        assert colors.same_color(edge.get_edgecolor(), drawn.get_color())
-
-
-@pytest.mark.parametrize("shape", [(40, 30), (100, 1), (1, 100), (1e-3, 1e-3)])
-def test_thumbnails_have_their_size_and_neither_overlap_nor_leave_the_map(shape):
-    positions = spread_out(300, *shape)
-    figure = embedding_map(positions, random_images(300, 8), np.arange(300) % 8)
-    thumbnails = thumbnails_of(figure)
-    assert len(thumbnails) >= 8
-    boxes = [axes.get_tightbbox() for axes in thumbnails]
-    for one, other in itertools.combinations(boxes, 2):
-        assert not one.overlaps(other)
-    page = figure.bbox
-    for axes, box in zip(thumbnails, boxes, strict=True):
-        assert axes.get_window_extent().width / figure.dpi == pytest.approx(0.45, abs=0.06)
-        assert axes.get_window_extent().height == pytest.approx(axes.get_window_extent().width, rel=0.01)
-        assert page.x0 <= box.x0 < box.x1 <= page.x1
-        assert figure.legends[0].get_window_extent().y1 <= box.y0 < box.y1 <= page.y1
-
-
-def test_thumbnails_are_as_many_as_fit_and_at_most_as_many_as_asked():
-    positions, images = spread_out(400), random_images(400, 8)
-    for count in (0, 1, 7):
-        assert len(thumbnails_of(embedding_map(positions, images, thumbnails=count))) == count
-    figure = embedding_map(positions, images, thumbnails=10**6)
-    boxes = [axes.get_window_extent() for axes in thumbnails_of(figure)]
-    centres, side = np.array([box.get_points().mean(axis=0) for box in boxes]), boxes[0].width
-    dots = figure.axes[0].transData.transform(on_map(positions))
-    nearest = np.abs(dots[:, None] - centres).max(axis=2).min(axis=1)
-    assert nearest.max() < 1.2 * side  # no image was left out for which there was room
-
-
-def test_a_map_has_no_ticks_and_one_scale():
-    for positions in (spread_out(30, 100, 5), np.ones((3, 2)), np.zeros((1, 2))):
-        figure = embedding_map(positions, random_images(len(positions), 8), title="A map")
-        (axes,) = figure.axes
-        assert_legible(figure)
-        assert not axes.get_xticks().size
-        assert not axes.get_yticks().size
-        scale = np.diff(axes.transData.transform([[0, 0], [1, 1]]), axis=0)[0]
-        assert scale[0] == pytest.approx(scale[1])
-
-
-def test_a_map_with_the_names_of_caltech_is_legible():
-    names = [*CALTECH, *(f"BACKGROUND_Google_with_a_name_that_no_legend_holds_{index}" for index in range(7))]
-    for labels in (np.arange(200) % 14, np.arange(200) % 7 + 7):
-        assert_legible(embedding_map(spread_out(200), random_images(200, 96), labels, names, title="A map of h"))
-
-
-def test_a_map_is_the_same_each_time(tmp_path):
-    paths = [
-        save_figure(embedding_map(spread_out(60), random_images(60, 8), np.arange(60) % 3), tmp_path / name)
-        for name in ("a.png", "b.png")
-    ]
-    assert paths[0].read_bytes() == paths[1].read_bytes()
-
-
 @pytest.mark.parametrize(
     ("draw", "message"),
     [
@@ -350,11 +229,6 @@ def test_a_map_is_the_same_each_time(tmp_path):
         (lambda: class_bars(DataFrame({"h": []})), r"scores: .*at least one"),
         (lambda: class_bars(DataFrame({"h": [math.nan], "z": [0.5]}, index=["ant"])), r"scores: .*at least one"),
         (lambda: class_bars(DataFrame({"h": [61.0]}, index=["ant"])), r"scores: .*61.0; divide percentages by 100"),
-        (lambda: embedding_map(np.zeros((0, 2)), random_images(0)), r"positions.*at least one"),
-        (lambda: embedding_map(np.zeros((3, 2)), random_images(4)), r"positions.*\(4, 2\).*got .*\(3, 2\)"),
-        (lambda: embedding_map(np.zeros((4, 3)), random_images(4)), r"positions.*\(4, 2\).*got .*\(4, 3\)"),
-        (lambda: embedding_map(np.full((4, 2), np.nan), random_images(4)), r"positions: .*finite"),
-        (lambda: embedding_map(np.zeros((4, 2)), random_images(4), np.zeros(3)), r"labels.*\(4,\).*got .*\(3,\)"),
     ],
 )
 def test_figures_say_what_they_expect(draw, message):
