@@ -21,7 +21,7 @@ CHECKS = (  # what is expected of which fields, beside those that CHOICES lists
     ("a whole number of at least 1", "image_size projection_dim epochs processes", is_count),
     ("None or a whole number of at least 1", "store_size limit_images num_workers", lambda v: v is None or is_count(v)),
     ("a number of at least 0", "learning_rate weight_decay warmup_epochs color_strength", is_amount),
-    ("a number in [0, 1)", "momentum", lambda v: is_amount(v) and v < 1),
+    ("a number in [0, 1)", "momentum test_share", lambda v: is_amount(v) and v < 1),
     ("None (the rule) or a number above 0", "temperature", lambda v: v is None or (is_amount(v) and v > 0)),
     ("two numbers, 0 < smallest <= largest <= 1", "crop_area", _is_share_range),
     ("at least 2 images (one has no negatives)", "batch_size", lambda v: is_count(v) and v >= 2),
@@ -29,7 +29,7 @@ CHECKS = (  # what is expected of which fields, beside those that CHOICES lists
     ("True or False", "blur compile", lambda v: isinstance(v, bool)),
     ("a name", "split device", lambda v: isinstance(v, str) and v != ""),
     ("a number above 0", "checkpoint_minutes", lambda v: is_amount(v) and v > 0),
-    ("None or a folder as a string", "data_root", lambda v: v is None or isinstance(v, str)),
+    ("None or a path as a string", "data_root init_from", lambda v: v is None or isinstance(v, str)),
     ("a whole number from 0 below 2**63", "seed", lambda v: is_whole(v) and v < 2**63),
 )
 
@@ -51,6 +51,7 @@ class RunConfig:
     resize: str = "squash"  # squash to a square, or crop: short side, then centre
     unreadable: str = "refuse"  # what to do about a file that cannot be decoded: refuse, or skip with a warning
     limit_images: int | None = None  # a seeded random subset of so many images; None: all
+    test_share: float = 0.0  # of a folder without a test split: the seeded share of each class that only scores see
     # Views
     crop_area: tuple[float, float] = (0.08, 1.0)  # the least and the largest share of an image that a crop covers
     color_strength: float = 1.0  # s of the paper's colour distortion; 0: no colour augmentation
@@ -60,6 +61,7 @@ class RunConfig:
     stem: str | None = None  # None: cifar below 64 pixels, where the architecture has the choice, else imagenet
     norm: str = "batch"
     projection_dim: int = 128
+    init_from: str | None = None  # a run's directory, or a file of weights, to start from; None: random weights
     # Optimization
     optimizer: str = "sgd"  # sgd, lars, adamw
     learning_rate: float = 0.1  # before scaling
@@ -123,7 +125,7 @@ class RunConfig:
     @property
     def image_options(self) -> dict:
         """The arguments of `load_images` after name, split and root."""
-        named = {name: getattr(self, name) for name in ("resize", "unreadable", "num_workers", "seed")}
+        named = {name: getattr(self, name) for name in ("resize", "unreadable", "num_workers", "seed", "test_share")}
         return {"image_size": self.actual_store_size, "limit": self.limit_images, **named}
 
     @property

@@ -29,6 +29,12 @@ def seeded(request: pytest.FixtureRequest) -> None:
     torch.manual_seed(seed)
 
 
+@pytest.fixture(autouse=True, scope="session")
+def cache_of_one_session(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """The stores of folders go to the user's cache, which is not the tests' to fill."""
+    os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
+
+
 @pytest.fixture(scope="session")
 def unpack_cifar10() -> Callable[[Path, str, int, int], None]:
     """A function: unpack(root, split, per_class, classes) puts JPEGs into root/cifar10/<split>/<class>."""

@@ -28,7 +28,7 @@ REFUSED = {
     },
     "batch_size": [1, 0, -2, 256.0, True, None],
     "micro_batch_size": [0, -1, 2.0, "all", True, NAN],
-    "momentum": [-0.1, 1, 1.5, NAN, "0.9", True, None],
+    **{name: [-0.1, 1, 1.5, NAN, "0.9", True, None] for name in ("momentum", "test_share")},
     "checkpoint_minutes": [0, -1, NAN, INF, "10", True, None],
     "temperature": [0, -0.5, NAN, INF, "0.5", True],
     "seed": [-1, 0.0, 1.0, "0", True, False, None],
@@ -36,7 +36,7 @@ REFUSED = {
     "compile": ["no", 1, 0, None],
     "split": ["", 1],
     "device": ["", None, 0],
-    "data_root": [1, b"data", ["data"]],
+    **{name: [1, b"data", ["data"]] for name in ("data_root", "init_from")},
 }
 EVERY_FIELD = dict(  # a value other than the default for each
     dataset="folder",
@@ -47,6 +47,7 @@ EVERY_FIELD = dict(  # a value other than the default for each
     resize="crop",
     unreadable="skip",
     limit_images=500,
+    test_share=0.2,
     crop_area=(0.2, 0.9),
     color_strength=0.5,
     blur=False,
@@ -54,6 +55,7 @@ EVERY_FIELD = dict(  # a value other than the default for each
     stem="imagenet",
     norm="group",
     projection_dim=64,
+    init_from="runs/parent",
     optimizer="lars",
     learning_rate=0.3,
     lr_scaling="sqrt",
@@ -148,7 +150,7 @@ def test_what_a_rule_decides_is_recorded():
     assert RunConfig().differences(RunConfig(crop_area=[0.5, 1.0])) == {"crop_area": ((0.08, 1.0), (0.5, 1.0))}
 
 
-NEWER = {"crop_area": [0.08, 1.0], "checkpoint_minutes": 10.0}
+NEWER = {"crop_area": [0.08, 1.0], "test_share": 0.0, "init_from": None, "checkpoint_minutes": 10.0}
 
 
 @pytest.mark.parametrize("path", sorted(ROOT.glob("runs/**/config.json")), ids=lambda path: path.parent.name)
@@ -216,7 +218,7 @@ def test_negatives_and_chance_loss_follow_from_the_batch(batch, negatives, chanc
 def test_images_are_kept_at_the_side_of_a_view_unless_given():
     assert RunConfig(image_size=96).actual_store_size == 96
     assert RunConfig(image_size=96, store_size=128).actual_store_size == 128
-    expected = dict(image_size=128, resize="crop", unreadable="skip", num_workers=3, limit=500, seed=11)
+    expected = dict(image_size=128, resize="crop", unreadable="skip", num_workers=3, limit=500, seed=11, test_share=0.2)
     assert RunConfig(**EVERY_FIELD).image_options == expected
 
 

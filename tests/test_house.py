@@ -22,9 +22,10 @@ MAY_IMPORT = {  # a room -> what it may import beside itself: rooms, modules of 
     "data": {"engine"},
     "figures": {"engine"},
     "run": BELOW | {"evaluation.health"},
-    "train": BELOW | {"data", "run", "evaluation.health"},
+    "pretrained": BELOW | {"run"},
+    "train": BELOW | {"data", "run", "pretrained", "evaluation.health"},
     "evaluation": BELOW | {"data", "run"},
-    "log": BELOW | {"data", "run", "evaluation", "train", "figures"},
+    "log": BELOW | {"data", "run", "pretrained", "evaluation", "train", "figures"},
     "__main__": BELOW | {"data", "run", "evaluation", "train", "log"},
     "__init__": set(),
 }

@@ -10,12 +10,8 @@ N images of SIZE x SIZE pixels; x and y are a pixel's place within its cell of t
 import torch
 from torch import Tensor
 
-from simclr_lib.engine.checks import require
-
 SIZE = 32
 IMAGES = {"train": 4000, "test": 1000}
-PERIODS = (6.0, 9.0)  # pixels; drawn for every image, so that the scale alone does not give the class away
-NOISE = 0.04  # standard deviation, of intensities in [0, 1]
 HUES = ("red", "yellow", "green", "cyan", "blue", "magenta")
 
 PATTERNS = {  # True where the pattern is bright (or dark: which of the two is drawn for every image)
@@ -33,14 +29,11 @@ PATTERNS = {  # True where the pattern is bright (or dark: which of the two is d
 def generate(split: str = "train", seed: int = 0) -> tuple[Tensor, Tensor, list[str]]:
     """The images uint8 (N, 3, 32, 32), their labels int64 (N,) and the class names; the same for the same seed.
 
-    Raises:
-        ValueError: for a split other than "train" (4,000 images) and "test" (1,000).
+    split: "train", 4,000 images, or "test", 1,000.
     """
-    require(split in IMAGES, "split of embedded", f"one of {', '.join(IMAGES)}", repr(split))
     generator = torch.Generator().manual_seed(2 * seed + (split == "test"))
     labels = torch.arange(IMAGES[split]) % len(PATTERNS)
-    images = _paint(_forms(labels, generator), generator)
-    return (images * 255).round().to(torch.uint8), labels, list(PATTERNS)
+    return _paint(_forms(labels, generator), generator), labels, list(PATTERNS)
 
 
 def color_labels(images: Tensor) -> Tensor:
@@ -52,18 +45,15 @@ def color_labels(images: Tensor) -> Tensor:
 
 def _forms(labels: Tensor, generator: torch.Generator) -> Tensor:
     """Where each image's pattern is on, bool (N, SIZE, SIZE), at a period and a place of its own."""
-    period, pixels = _uniform(len(labels), *PERIODS, generator), torch.arange(SIZE)
-    x = _cell(pixels / period + _uniform(len(labels), 0, 1, generator))  # (N, 1, SIZE)
-    y = _cell(pixels[:, None] / period + _uniform(len(labels), 0, 1, generator))  # (N, SIZE, 1)
-    forms = torch.empty(len(labels), SIZE, SIZE, dtype=torch.bool)
-    for label, pattern in enumerate(PATTERNS.values()):
-        mine = labels == label
-        forms[mine] = pattern(x[mine], y[mine])
-    return forms
+    n, pixels = len(labels), torch.arange(SIZE)
+    period = _uniform(n, 6.0, 9.0, generator)  # pixels; one would give the class away by the scale alone
+    x, y = (_cell(axis / period + _uniform(n, 0, 1, generator)) for axis in (pixels, pixels[:, None]))
+    x, y = torch.broadcast_tensors(x, y)  # (N, SIZE, SIZE)
+    return torch.stack([pattern(x, y) for pattern in PATTERNS.values()])[labels, torch.arange(n)]
 
 
 def _paint(forms: Tensor, generator: torch.Generator) -> Tensor:
-    """The patterns in colour, (N, 3, SIZE, SIZE) in [0, 1]: one hue an image, two brightnesses, a little noise."""
+    """The patterns in colour, (N, 3, SIZE, SIZE) uint8: one hue an image, two brightnesses, a little noise."""
     n = len(forms)
     hue = _uniform(n, 0, 1, generator)
     distance = _cell(hue - torch.tensor([0, 1 / 3, 2 / 3])[None, :, None] + 0.5).abs()  # from each channel's own hue
@@ -71,9 +61,9 @@ def _paint(forms: Tensor, generator: torch.Generator) -> Tensor:
     saturation = _uniform(n, 0.6, 1.0, generator)[..., None]
     bright, dark = _uniform(n, 0.6, 1.0, generator), _uniform(n, 0.15, 0.4, generator)
     forms = forms ^ (_uniform(n, 0, 1, generator) < 0.5)  # what is bright in one image is dark in another
-    value = torch.where(forms, bright, dark)[:, None]  # (N, 1, SIZE, SIZE)
-    images = value * (1 - saturation * (1 - color))
-    return (images + NOISE * torch.randn(images.shape, generator=generator)).clamp(0, 1)
+    images = torch.where(forms, bright, dark)[:, None] * (1 - saturation * (1 - color))  # in [0, 1]
+    images = images + 0.04 * torch.randn(images.shape, generator=generator)
+    return (images.clamp(0, 1) * 255).round().to(torch.uint8)
 
 
 def _cell(t: Tensor) -> Tensor:

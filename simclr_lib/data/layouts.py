@@ -2,35 +2,57 @@
 
 Looked for under `root`, in this order:
 
-    cifar10     cifar-10-batches-py/    or  cifar10/<split>/<class>/*
-    stl10       stl10_binary/           or  stl10/<split>/<class>/*, and stl10/unlabeled/*
-    caltech101  caltech101/101_ObjectCategories/<class>/*, without BACKGROUND_Google, as torchvision has it
-    folder      <class>/*
+    cifar10     cifar-10-batches-py/    or  cifar10/<split>/<class>/**
+    stl10       stl10_binary/           or  stl10/<split>/<class>/**, and stl10/unlabeled/**
+    caltech101  caltech101/101_ObjectCategories/<class>/**, without BACKGROUND_Google, as torchvision has it
+    folder      <class>/**              or  <split>/<class>/**, splits being train, test, and val (valid, validation)
     embedded    nothing: it is generated
 
-An image is a .jpg, .jpeg or .png at any depth below its class folder; whatever begins with a dot is passed over.
 torchvision's files are read here and not by its loaders, which hash 3 GB at every start and copy them into memory:
-sizes and counts are checked, and nothing but arrays is unpickled.
+sizes are checked, and nothing but arrays is unpickled.
+
+An image is a file that Pillow reads, at any depth below its class folder. The folders of a folder are splits where all
+that hold images have such names, in any case of letters, and all have class folders in them. Without these, or with
+images of its own beside folders of other names, one is a class, whatever its name. Refused, with what was seen and
+what to give instead:
+
+    cats/*, train/cats/*, train/dogs/*    splits beside what is none, or has no class folders
+    photos/cats/*, photos/dogs/*          a single folder, and the classes, or splits, in it
+    cats/*.mov                            a class without an image that can be read
+
+`2021/cats/*, 2022/cats/*` are the classes 2021 and 2022, as `cats/2021/*, dogs/2021/*` are cats and dogs: none can tell
+which is meant, so a line says what was taken. A line each tells of files of other kinds, of images that lie beside the
+class folders, and of folders without any file. Passed over in silence is what systems leave behind, whose pictures are
+copies or waste, and whatever begins with a dot.
 """
 
 import os
 import pickle
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from operator import attrgetter
 from pathlib import Path
 
 import numpy as np
 
+from simclr_lib.data.decode import readable_suffixes
 from simclr_lib.data.embedded import generate
 from simclr_lib.engine.checks import require
+from simclr_lib.engine.progress import say_once
 
+Parts = tuple[str, ...]  # of a path: the folders, and the name of the file
 PUBLISHED = {"cifar10": "cifar-10-batches-py", "stl10": "stl10_binary", "caltech101": "caltech101/101_ObjectCategories"}
-SUFFIXES = (".jpg", ".jpeg", ".png")
-IMAGES = f"images ({', '.join(SUFFIXES)})"
 CIFAR_BATCHES = {"train": [f"data_batch_{i}" for i in range(1, 6)], "test": ["test_batch"]}
 PICKLED = {"numpy": ("_reconstruct", "_frombuffer", "ndarray", "dtype"), "_codecs": ("encode",)}  # what arrays need
 DAMAGED = "it is damaged or cut short; delete it to have it downloaded again"
+SPLIT_NAMES = {"train": "train", "test": "test", "val": "val", "valid": "val", "validation": "val"}
+LEFT_BEHIND = {  # names of folders and files, in lower case: by macOS, Windows, Linux and others, Synology, QNAP
+    *("__macosx", "network trash folder", "temporary items", "thevolumesettingsfolder", "icon\r", "$recycle.bin"),
+    *("recycler", "recycled", "system volume information", "found.000", "thumbs.db", "ehthumbs.db", "desktop.ini"),
+    *("lost+found", "lost.dir", "~snapshot", "__pycache__", "@eadir", "#recycle", "#snapshot", "@tmp", "@sharesnap"),
+    *("@recycle", "@recently-snapshot", "@__thumb", "network recycle bin"),
+}
 
 
 @dataclass(frozen=True)
@@ -40,7 +62,8 @@ class Listing:
     items: Sequence[str] | Sequence[np.ndarray]  # paths, or pixels (3, H, W) uint8
     labels: np.ndarray  # (N,) int64, -1 where unlabelled
     class_names: list[str]
-    files: Sequence[str] = ()  # that hold the pixels, where the items are no paths
+    files: Sequence[str] = ()  # that hold the pixels: the items, or what they are read from
+    splits: Collection[str] = ()  # of a folder: those that it has
 
     def __add__(self, other: "Listing") -> "Listing":
         """The images of both, in the classes of the first."""
@@ -49,7 +72,9 @@ class Listing:
 
 
 def list_images(name: str, split: str, root: str) -> Listing | None:
-    """The whole of a data set in one of its layouts, or None where none is there with all its files.
+    """A split of a data set in one of its layouts, or None where none is there with all its files.
+
+    The labels of a folder are the same for all its splits; train means all where it has none.
 
     Raises ValueError for a file that is damaged and for a folder that is laid out otherwise, naming it.
     """
@@ -57,25 +82,22 @@ def list_images(name: str, split: str, root: str) -> Listing | None:
         images, labels, class_names = generate(split)
         return Listing(images.numpy(), labels.numpy(), class_names)
     if name == "folder":
-        return _class_folders(root)
+        return _class_folders(root, split)
     if name == "caltech101":
-        return _class_folders(f"{root}/{PUBLISHED[name]}", leave_out="BACKGROUND_Google")
-    published = {"cifar10": _cifar10, "stl10": _stl10}[name]
-    for folder, layout in ((PUBLISHED[name], published), (name, _split_folder)):
-        parts = [layout(f"{root}/{folder}", part) for part in split.split("+")]
-        if all(parts):
+        folder = f"{root}/{PUBLISHED[name]}"
+        return _class_folders(folder, leave_out="BACKGROUND_Google") if os.path.isdir(folder) else None
+    for folder, layout in ((PUBLISHED[name], {"cifar10": _cifar10, "stl10": _stl10}[name]), (name, _split_folder)):
+        with suppress(FileNotFoundError):  # it is not there, or lacks a file: the next may do
+            parts = [layout(f"{root}/{folder}", part) for part in split.split("+")]
             return sum(parts[1:], start=parts[0])
     return None
 
 
-def _cifar10(folder: str, split: str) -> Listing | None:
+def _cifar10(folder: str, split: str) -> Listing:
     files = [f"{folder}/{name}" for name in (*CIFAR_BATCHES[split], "batches.meta")]
-    if not all(map(os.path.isfile, files)):
-        return None
     *batches, meta = map(_unpickle, files)
     images = np.concatenate([batch["data"] for batch in batches]).reshape(-1, 3, 32, 32)
     labels = np.concatenate([batch["labels"] for batch in batches]).astype(np.int64)
-    require(len(images) == len(labels), files[0], f"{len(images)} labels", len(labels), DAMAGED)
     return Listing(images, labels, meta["label_names"], files)
 
 
@@ -93,11 +115,9 @@ class _ArrayUnpickler(pickle.Unpickler):
         return super().find_class(module, name)
 
 
-def _stl10(folder: str, split: str) -> Listing | None:
+def _stl10(folder: str, split: str) -> Listing:
     pixels, numbers, names = f"{folder}/{split}_X.bin", f"{folder}/{split}_y.bin", f"{folder}/class_names.txt"
     files = [pixels, names] if split == "unlabeled" else [pixels, names, numbers]
-    if not all(map(os.path.isfile, files)):
-        return None
     size = os.path.getsize(pixels)
     require(size and size % (3 * 96 * 96) == 0, pixels, "whole images of 27648 bytes", f"{size} bytes", DAMAGED)
     columns = np.asarray(np.memmap(pixels, np.uint8, mode="c")).reshape(-1, 3, 96, 96)  # (N, 3, W, H)
@@ -106,40 +126,99 @@ def _stl10(folder: str, split: str) -> Listing | None:
     return Listing(columns.swapaxes(2, 3), from_one.astype(np.int64) - 1, Path(names).read_text().split(), files)
 
 
-def _split_folder(folder: str, split: str) -> Listing | None:
+def _split_folder(folder: str, split: str) -> Listing:
     folder = f"{folder}/{split}"
-    if split != "unlabeled" or not os.path.isdir(folder):
+    if split != "unlabeled":
         return _class_folders(folder)
-    files = list(_images_below(folder))
-    require(files, folder, IMAGES, "none", "put them there, in folders or not")
-    return Listing(files, np.full(len(files), -1), [])
+    files = ["/".join((folder, *path)) for path in _find_images(folder)[0]]
+    require(files, folder, "images", "none", "put them there, in folders or not")
+    return Listing(files, np.full(len(files), -1), [], files)
 
 
-def _class_folders(folder: str, leave_out: str = "") -> Listing | None:
-    if not os.path.isdir(folder):
-        return None
-    entries = [entry for entry in _entries(folder) if entry.name != leave_out]
-    files = {entry.name: list(_images_below(entry.path)) for entry in entries if entry.is_dir()}
-    others = [entry.name for entry in entries if not files.get(entry.name)]
-    found = f"{len(others)} that are not ({', '.join(others[:10])})" if others else "none"
-    remedy = f"move images into class folders, be it a single one such as {folder}/unsorted, and remove empty ones"
-    require(files and not others, folder, f"class folders, each with {IMAGES}", found, remedy)
-    labels = np.repeat(np.arange(len(files)), [len(paths) for paths in files.values()])
-    return Listing([path for paths in files.values() for path in paths], labels, list(files))
+def _class_folders(folder: str, split: str = "all", leave_out: str = "") -> Listing:
+    """Class folders, or those in the folders of splits, as the rules at the top have it."""
+    images, others = _find_images(folder, leave_out)
+    split_of = {top: SPLIT_NAMES[top.lower()] for top in _split_folders(folder, images)}
+    level = 1 if split_of else 0  # at which classes are
+    inside = [path for path in images if len(path) > level + 1]
+    if loose := ["/".join(path) for path in images if len(path) <= level + 1]:
+        say_once(f"left out: {len(loose):,} images beside the folders ({_some(loose)}) in {folder!r}")
+    in_splits = [path for path in others if not level or path[0].lower() in SPLIT_NAMES]
+    _require_classes(folder, level, inside, in_splits, len(loose))
+    split, there = "all" if split == "train" and not split_of else split, {"all", *split_of.values()}
+    require(split in there, f"split of {folder}", " or ".join(sorted(there)), split, "hold images out by test_share")
+    class_names, labels = np.unique([path[level] for path in inside], return_inverse=True)
+    rows = [row for row, path in enumerate(inside) if split in ("all", split_of.get(path[0]))]
+    files = ["/".join((folder, *inside[row])) for row in rows]
+    return Listing(files, labels[rows], class_names.tolist(), files, there - {"all"})
 
 
-def _images_below(folder: str, above: frozenset = frozenset()) -> Iterator[str]:
-    """The paths of the images at any depth. Links are followed, but not back up, where they would go round for ever."""
-    above |= {os.path.realpath(folder)}
-    for entry in _entries(folder):
-        if not entry.is_dir():
-            yield entry.path
-        elif os.path.realpath(entry.path) not in above:
-            yield from _images_below(entry.path, above)
+def _split_folders(root: str, images: list[Parts]) -> set[str]:
+    """The folders that are splits: all of them, or none."""
+    tops, deep = ({path[0] for path in images if len(path) > length} for length in (1, 2))
+    splits = {top for top in deep if top.lower() in SPLIT_NAMES}
+    if any(top.lower() not in SPLIT_NAMES for top in tops):  # beside a class, what holds images itself is one too
+        splits -= {path[0] for path in images if len(path) == 2}
+    found = f"class folders in {_some(splits)}, but none in {_some(tops - splits)}"
+    require(splits in (tops, set()), root, "splits or classes", found, f"give {root}/{min(splits, default='')}")
+    return splits
 
 
-def _entries(folder: str) -> list[os.DirEntry]:
-    """The folders and images in a folder, by name."""
-    entries = sorted(os.scandir(folder), key=attrgetter("name"))
-    shown = [entry for entry in entries if not entry.name.startswith(".")]
-    return [entry for entry in shown if entry.is_dir() or entry.name.lower().endswith(SUFFIXES)]
+def _require_classes(root: str, level: int, images: list[Parts], others: list[Parts], loose: int) -> None:
+    """Refuse a class that cannot be read, no class, and one that holds the classes; say where others may be meant."""
+    classes = {path[: level + 1] for path in images}
+    unread = [path for path in others if len(path) > level + 1 and path[: level + 1] not in classes]
+    found = f"only {_kinds(unread)} in {_some({'/'.join(path[: level + 1]) for path in unread})}"
+    require(not unread, root, "images that can be read in each class", found, "convert them, or keep them elsewhere")
+    require(images, root, "class folders with images", f"none, {loose:,} outside", f"put them into {root}/unsorted")
+    folders = {"/".join(path[level:-1]) for path in images}
+    shared = os.path.commonpath(list(folders))
+    found, here = f"a single one, and in it {_some(folders)}", "/".join((root, *images[0][:level], shared))
+    require(not shared or shared in folders, root, "class folders", found, f"give {here}, if these are the classes")
+    if not shared and all("/" in folder for folder in folders):
+        say_once(f"classes: the upper ones of the folders {_some(folders)} in {root!r}")
+
+
+def _find_images(folder: str, leave_out: str = "") -> tuple[list[Parts], list[Parts]]:
+    """The images at any depth, and the other files, which a line counts by kind, as paths below `folder`."""
+    images, others, bare, readable = [], [], [], readable_suffixes()
+    for path in sorted(_walk(folder, LEFT_BEHIND | {leave_out.lower()})):
+        (images if _kind(path) in readable else others if path[-1] else bare).append(path)
+    if others:
+        say_once(f"left out: {_kinds(others)} in {folder!r}")
+    if bare:
+        say_once(f"left out: {len(bare):,} empty folders ({_some({'/'.join(path) for path in bare})}) in {folder!r}")
+    return images, others
+
+
+def _walk(folder: str, hidden: set[str], at: Parts = (), above: frozenset = frozenset()) -> Iterator[Parts]:
+    """The files below a folder, and for a folder without any its path and "".
+
+    Links are followed, but not back up, where they would go round for ever.
+    """
+    real = os.path.realpath(folder)
+    if real in above:
+        return
+    entries = [entry for entry in os.scandir(folder) if entry.name[0] != "." and entry.name.lower() not in hidden]
+    if at and not entries:
+        yield *at, ""
+    for entry in entries:
+        if entry.is_dir():
+            yield from _walk(entry.path, hidden, (*at, entry.name), above | {real})
+        else:
+            yield *at, entry.name
+
+
+def _kind(path: Parts) -> str:
+    return repr(os.path.splitext(path[-1])[1].lower())[1:-1]  # escaped where it cannot be printed
+
+
+def _kinds(paths: Iterable[Parts]) -> str:
+    """How many there are of each kind, the largest first."""
+    hint, counts = " (install pillow-heif to read them)", Counter(map(_kind, paths)).most_common()
+    return ", ".join(f"{n:,} {kind or 'without suffix'}{hint * (kind[:4] in ('.hei', '.hif'))}" for kind, n in counts)
+
+
+def _some(names: Collection[str]) -> str:
+    """The first ten, escaped where they cannot be printed."""
+    return ", ".join(map(repr, sorted(names)[:10])) + ", ..." * (len(names) > 10)

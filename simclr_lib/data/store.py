@@ -9,6 +9,8 @@ N images, S x S pixels.
 import hashlib
 import json
 import os
+import shutil
+import time
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,31 +20,42 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
+from PIL import Image
 
 from simclr_lib.data.decode import Item, decode_or_reason
+from simclr_lib.engine.paths import data_root
 from simclr_lib.engine.progress import progress_bar
 
-DECODING = 1  # part of every fingerprint: raise it when an image would be decoded to other pixels than before
+CACHE = ".simclr_cache"
+DECODING = 2  # part of every fingerprint: raise it when an image would be decoded to other pixels than before
 
 
 def fingerprint(files: Iterable[str], root: str) -> str:
-    """A key that changes with any file's place below `root`, its size, time or permissions."""
-    digest = hashlib.blake2b(str(DECODING).encode(), digest_size=16)
+    """A key that changes with any file's place below `root`, its size, time or permissions, and with Pillow's limit."""
+    digest = hashlib.blake2b(f"{DECODING} {Image.MAX_IMAGE_PIXELS}".encode(), digest_size=16)
     for path in files:
-        state = ()
+        digest.update(os.fsencode(f"\0{path.removeprefix(root)}\0"))
         with suppress(OSError):  # a broken link, which may be mended
             stat = os.stat(path)
-            state = stat.st_size, stat.st_mtime_ns, stat.st_mode
-        digest.update(os.fsencode(f"{path.removeprefix(root)}\0{state}\n"))
+            digest.update(f"{stat.st_size} {stat.st_mtime_ns} {stat.st_mode}".encode())
     return digest.hexdigest()
 
 
-def store_places(root: str, name: str, files: Iterable[str]) -> list[Path]:
-    """Where the store `name` of these files may be, without its suffix: with the data, else in the user's cache."""
-    cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+def store_places(root: str, name: str, files: Iterable[str], within: bool = True) -> list[Path]:
+    """Where the store `name` of these files may be, without its suffix: with the data, else in the user's cache.
+
+    within: whether it may be in `root` itself. Where that is a folder of classes, other tools would take it for one of
+    them: it is then in the folder of data sets that `root` lies in, and in the user's cache first if it lies elsewhere;
+    what older versions had in `root` is removed.
+    """
     own = hashlib.blake2b(os.fsencode(root), digest_size=8).hexdigest()
-    file = f"{name}.{fingerprint(files, root)}"
-    return [Path(root, ".simclr_cache", file), Path(cache, "simclr", own, file)]
+    users = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "simclr", own).expanduser()
+    data, file = Path(os.path.abspath(data_root())), f"{name}.{fingerprint(files, root)}"
+    if within:
+        return [Path(root, CACHE, file), users / file]
+    remove_stores(Path(root, CACHE), "folder")
+    folders = [data / CACHE / own, users] if Path(root).is_relative_to(data) else [users, data / CACHE / own]
+    return [folder / file for folder in folders if not folder.is_relative_to(root)]
 
 
 def open_store(
@@ -54,6 +67,7 @@ def open_store(
     An array that has the size already stays where it is. Decoding runs in `workers` threads (None: one a core) under a
     progress bar. Several processes may open, or make, the same store at once. Warns where a store has another size than
     it should, and where none can be written: its pixels are then in a temporary file, as they are without `places`.
+    A new store takes the place of those of its name at all places.
     """
     if isinstance(items, np.ndarray) and items.shape[2:] == (size, size):
         return items, {}
@@ -67,21 +81,22 @@ def open_store(
         unreadable = _write(draft, items, decode, workers or os.cpu_count() or 1)
         store = _read(draft, len(items), size)
         if store and place:
-            _keep(draft, place)
+            for other in places:
+                remove_stores(other.parent, place.stem)
+            for suffix in (".json", ".bin"):
+                os.replace(f"{draft}{suffix}", f"{place}{suffix}")
     return store or (np.empty((0, 3, size, size), np.uint8), unreadable)
 
 
 def _read(place: Path, items: int, size: int) -> tuple[np.ndarray, dict[int, str]] | None:
     """The store at `place`, or None."""
-    try:
+    with suppress(OSError, ValueError):  # it is not there, not ours to read, about to be replaced, or holds no image
         unreadable = dict(json.loads(Path(f"{place}.json").read_text()))
         readable, found = items - len(unreadable), os.path.getsize(f"{place}.bin")
         if found == readable * 3 * size**2:
             # copy-on-write: torch takes only writable memory, and nothing that is written there reaches the file
             return np.memmap(f"{place}.bin", np.uint8, mode="c", shape=(readable, 3, size, size)), unreadable
-    except (OSError, ValueError):  # it is not there, not ours to read, about to be replaced, or holds no image
-        return None
-    warnings.warn(f"{place}.bin: expected {readable} images, got {found} bytes; it is made again", stacklevel=4)
+        warnings.warn(f"{place}.bin: expected {readable} images, got {found} bytes; it is made again", stacklevel=4)
     return None
 
 
@@ -101,7 +116,9 @@ def _write(draft: Path, items: Sequence[Item], decode: Callable, workers: int) -
     """Write what can be read, in order; returns why the others could not, by position."""
     pixels, n, unreadable = f"{draft}.bin", len(items), {}
     block = 32 * workers  # at a time: all of them would be held in memory until a slow disk has caught up
-    with open(pixels, "wb") as file, ThreadPoolExecutor(workers) as pool, progress_bar(n, "decoding", "images") as bar:
+    bar, heedless = progress_bar(n, "decoding", "images"), warnings.catch_warnings()
+    with bar, heedless, open(pixels, "wb") as file, ThreadPoolExecutor(workers) as pool:
+        warnings.filterwarnings("ignore", module="PIL")  # of metadata, naming no file; what costs pixels is an error
         for start in range(0, n, block):
             for row, image in enumerate(pool.map(decode, items[start : start + block]), start):
                 if isinstance(image, str):
@@ -115,9 +132,13 @@ def _write(draft: Path, items: Sequence[Item], decode: Callable, workers: int) -
     return unreadable
 
 
-def _keep(draft: Path, place: Path) -> None:
-    """Give a whole store its name, and remove those that it replaces: of other fingerprints, of older versions."""
-    for suffix in (".json", ".bin"):
-        os.replace(f"{draft}{suffix}", f"{place}{suffix}")
-    for old in set(place.parent.glob(f"{place.stem}.*")) - set(place.parent.glob(f"{place.name}.*")):
-        old.unlink(missing_ok=True)
+def remove_stores(folder: Path, name: str) -> None:
+    """Remove from a cache the stores `name`, those of its parts that older versions kept, and drafts that a process has
+    left which was killed more than an hour ago; then the folder, where it is empty."""
+    with suppress(OSError):  # not ours to change, or changing
+        for store in folder.glob(f"{name}[.-]*"):
+            store.unlink(missing_ok=True)
+        for draft in folder.glob(".unfinished-*"):
+            if time.time() - max(map(os.path.getmtime, (draft, *draft.iterdir()))) > 3600:
+                shutil.rmtree(draft)
+        folder.rmdir()

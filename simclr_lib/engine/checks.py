@@ -7,7 +7,7 @@ SPLITS = {  # of each data set
     "cifar10": ("train", "test"),
     "stl10": ("train", "test", "unlabeled", "train+unlabeled"),
     "caltech101": ("train", "all"),  # no split of their own: both mean every image
-    "folder": ("train", "all"),
+    "folder": ("train", "val", "test", "all"),  # as far as it has them
 }
 STEMMED = ("convnet", "resnet18", "resnet34", "resnet50")  # these have a stem to choose, and BatchNorm
 CHOICES = {

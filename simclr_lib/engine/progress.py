@@ -1,5 +1,6 @@
 """One progress bar for a terminal, JupyterLab, an executed notebook, a log file, and across processes."""
 
+import functools
 import io
 import os
 import sys
@@ -27,8 +28,15 @@ def progress_bar(total: int, desc: str, unit: str, initial: int = 0, leave: bool
 
 
 def say(line: str) -> None:
-    """Print a line above whatever bar is shown."""
-    tqdm.write(line)
+    """Print a line above whatever bar is shown; of a file's name, what is no text is escaped."""
+    tqdm.write(line.encode(errors="backslashreplace").decode())
+
+
+@functools.cache
+def say_once(line: str) -> None:
+    """`say`, but no line twice in a process, and by the first of several alone."""
+    if os.environ.get("RANK", "0") == "0":
+        say(line)
 
 
 def follow(lines: Iterable[str], bar: tqdm) -> None:

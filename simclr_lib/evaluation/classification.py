@@ -18,19 +18,19 @@ from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from simclr_lib.config import RunConfig
-from simclr_lib.data.sets import ImageSet, load_images
-from simclr_lib.engine.checks import SPLITS, require
+from simclr_lib.data.sets import ImageSet, scored_split
+from simclr_lib.engine.checks import require
 from simclr_lib.engine.seeds import permutation
-from simclr_lib.evaluation.embeddings import Embeddings, embed_beside_baselines
+from simclr_lib.evaluation.embeddings import Embeddings, embed_beside_baselines, load_gallery
 from simclr_lib.evaluation.tables import keep_scores
 from simclr_lib.retrieval import top_k_neighbors, vote
 from simclr_lib.run import Run
 
-INVERSE_REGULARIZATIONS = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
+INVERSE_REGULARIZATIONS = {"logisticregression__C": (1e-3, 1e-2, 1e-1, 1.0, 10.0)}
 KNN = (20, 200)  # neighbours that vote, as Wu et al. 2018 and SimSiam have it
 SEEDS = (0, 1, 2)  # of the evaluation: each scores other images, or trains the probe on others
 TRAIN_PER_CLASS = 30  # labelled images of a class, where the data set has no test split: Caltech-101's protocol
-SELECTED_ON = "the probe's regularisation on a held-out tenth of the training images"
+SELECTED_ON = "the probe's regularisation on a held-out tenth of its training images; nothing on the test images"
 CHOSEN = "linear probe inverse_regularization"
 WIDEST = 2048  # dimensions that are probed: an encoder's; 3,072 raw pixels of 50,000 images would take an hour
 FACES = ("Faces", "Faces_easy")  # of Caltech-101: the same photographs, whole and cut to the face
@@ -60,8 +60,7 @@ def linear_probe(train_h: Tensor, train_y: Tensor, test_h: Tensor, test_y: Tenso
         labelled = len(h) == len(y) > 0 and y.min() >= 0
         require(labelled, f"{name}_y", f"a label of at least 0 for each of the {len(h)} embeddings", y)
     classifier = make_pipeline(StandardScaler(), LogisticRegression(max_iter=500))
-    choices = {"logisticregression__C": INVERSE_REGULARIZATIONS}
-    search = GridSearchCV(classifier, choices, cv=[hold_out(train_y)], error_score="raise")
+    search = GridSearchCV(classifier, INVERSE_REGULARIZATIONS, cv=[hold_out(train_y)], error_score="raise")
     with threadpool_limits(1):  # threads wait for one another longer than these products take: 5 s became 28 on 2 cores
         predicted = torch.from_numpy(search.fit(train_h.numpy(), train_y.numpy()).predict(test_h.numpy()))
     return ProbeResult(*accuracy(predicted, test_y), *search.best_params_.values())
@@ -89,37 +88,24 @@ def score_classes(run: Run, gallery: ImageSet) -> pd.DataFrame:
     labelled training split of the run's data set where it has one (`score_classification`), else on draws from the
     gallery itself (`score_draws`)."""
     h = embed_beside_baselines(run, gallery)
-    if "test" not in SPLITS[run.config.dataset]:
+    if not scored_split(run.config.dataset, run.config.data_root, run.config.test_share):
         return score_draws(run, gallery, h)
-    train = load_labelled(run.config)
+    train = load_gallery(run.config, split="train")
     bank = embed_beside_baselines(run, train)
     return score_classification(run, train, gallery, {name: (bank[name], h[name]) for name in h})
 
 
-def load_labelled(config: RunConfig) -> ImageSet:
-    """The labelled training split of a data set that has a test split."""
-    return load_images(config.dataset, "train", config.data_root, **config.image_options | {"limit": None})
-
-
-def score_classification(
-    run: Run, train: ImageSet, test: ImageSet, embeddings: Mapping[str, tuple[Tensor, Tensor]]
-) -> pd.DataFrame:
+def score_classification(run: Run, train: ImageSet, test: ImageSet, embeddings: Mapping[str, tuple]) -> pd.DataFrame:
     """kNN and linear probe where the data set has a test split, under "classification".
 
-    embeddings: name -> those of the training images, the bank, and those of the test images. A class of the training
-    images may be absent from the test images, and so from the mean per class.
+    embeddings: name -> those of the training images, the bank (N, D), and those of the test images (M, D). A class of
+    the training images may be absent from the test images, and so from the mean per class.
 
     Raises:
         ValueError: where the test images have a class that the training images do not have.
     """
     labels = _as_in_training(train, test)
-    facts = {
-        "train_images": len(train),
-        "test_images": len(test),
-        "classes": str(len(train.class_names)),
-        "classes_tested": len(labels.unique()),
-        "selected_on": f"{SELECTED_ON}; nothing on the test images",
-    }
+    facts = {"train_images": len(train), "test_images": len(test), "classes": str(len(train.class_names))}
     return _score(run, facts, {name: [(bank, train.labels, h, labels)] for name, (bank, h) in embeddings.items()})
 
 
@@ -129,22 +115,19 @@ def score_draws(run: Run, images: ImageSet, embeddings: Embeddings, draws: Seque
     Each of `draws`, a seed, makes some images of each class the training set, and the rest the test set: see
     `draw_per_class`. A class that has no more than these is absent from the test set, and so from its mean per class.
     """
-    splits, y = [draw_per_class(images.labels, seed) for seed in draws], images.labels
-    tested = torch.cat([y[test] for _, test in splits])
+    y, splits = images.labels, [draw_per_class(images.labels, seed) for seed in draws]
+    train, test = splits[0]  # every draw takes as many images of each class
     left_out = " (BACKGROUND_Google is left out)" if run.config.dataset == "caltech101" else ""
     facts = {
-        "train_per_class": int(y[splits[0][0]].bincount().max()),
+        "train_per_class": int(y[train].bincount().max()),
         "draws": list(draws),
-        "train_images": [len(train) for train, _ in splits],
-        "test_images": [len(test) for _, test in splits],
+        "train_images": [len(train)] * len(splits),
+        "test_images": [len(test)] * len(splits),
         "classes": f"{len(images.class_names)}{left_out}",
-        "classes_tested": len(tested.unique()),
-        "selected_on": f"{SELECTED_ON} of each draw; nothing on the test images",
         "seen": "where the encoder was trained on these images, it saw those of the test set too, without their labels",
     }
-    faces = torch.tensor([name in FACES for name in images.class_names])
-    if faces.sum() == len(FACES):
-        share = faces[tested].double().mean()
+    if set(FACES) <= set(images.class_names):
+        share = np.mean([images.class_names[label] in FACES for label in y[test]])
         facts["near_duplicates"] = f"Faces and Faces_easy, {share:.1%} of the test images, are the same photographs"
     return _score(run, facts, {name: [(h[a], y[a], h[b], y[b]) for a, b in splits] for name, h in embeddings.items()})
 
@@ -157,27 +140,26 @@ def draw_per_class(labels: Tensor, seed: int) -> tuple[Tensor, Tensor]:
     order = permutation(len(labels), seed)
     classes = pd.Series(labels[order].numpy(), index=order.numpy())
     classes = classes[classes >= 0]
-    largest = classes.value_counts().max()
-    count = TRAIN_PER_CLASS if largest > TRAIN_PER_CLASS else largest // 2
-    rank = classes.groupby(classes).cumcount().sort_index()  # of an image within its class, in the order drawn
+    rank = classes.groupby(classes).cumcount().sort_index()  # of an image within its class, from 0, in the order drawn
+    count = TRAIN_PER_CLASS if rank.max() >= TRAIN_PER_CLASS else (rank.max() + 1) // 2
     return torch.tensor(rank.index[rank < count]), torch.tensor(rank.index[rank >= count])
 
 
 def require_classes(config: RunConfig, gallery: ImageSet, draws: Sequence[int]) -> None:
     """Raise a ValueError where `score_classes` on `gallery` would, before the training that it comes after."""
-    if "test" in SPLITS[config.dataset]:
-        train = load_labelled(config)
+    if scored_split(config.dataset, config.data_root, config.test_share):
+        train = load_gallery(config, split="train")
         _as_in_training(train, gallery)
         hold_out(train.labels)
     else:
-        for seed in draws:
-            rows, _ = draw_per_class(gallery.labels, seed)
+        for rows, _ in [draw_per_class(gallery.labels, seed) for seed in draws]:
             hold_out(gallery.labels[rows])
 
 
 def _as_in_training(train: ImageSet, test: ImageSet) -> Tensor:
     """The labels of `test` as positions among the classes of `train`: a class that is absent there shifts the rest."""
-    new = ", ".join(sorted(set(test.class_names) - set(train.class_names)))
+    trained, tested = ({part.class_names[label] for label in part.labels.unique()} for part in (train, test))
+    new = ", ".join(sorted(tested - trained))
     require(not new, "test", "the classes of train", f"{new} too", "add training images of them")
     require((test.labels >= 0).all(), "test", "a label for every image", "some without", "use subset(labels >= 0)")
     return torch.tensor([train.class_names.index(name) for name in test.class_names])[test.labels]
@@ -188,21 +170,19 @@ def _score(run: Run, facts: dict[str, Any], splits: Mapping[str, list[tuple]]) -
     the facts, and what the probe selected."""
     scores = {encoder: pd.DataFrame([_classify(*split) for split in draws]) for encoder, draws in splits.items()}
     chosen = {encoder: table.pop(CHOSEN).tolist() for encoder, table in scores.items() if CHOSEN in table}
-    _, train_y, *_ = next(iter(splits.values()))[0]
-    metrics = pd.concat(scores.values()).columns
-    scores["chance"] = pd.DataFrame(1 / len(train_y.unique()), index=[0], columns=metrics)
-    return keep_scores(run, "classification", scores, **facts, inverse_regularization=chosen)
+    _, train_y, _, test_y = next(iter(splits.values()))[0]
+    scores["chance"] = [dict.fromkeys(pd.concat(scores.values()), 1 / len(train_y.unique()))]
+    told = {"classes_tested": len(test_y.unique()), "selected_on": SELECTED_ON, "inverse_regularization": chosen}
+    return keep_scores(run, "classification", scores, **facts, **told)
 
 
 def _classify(train_h: Tensor, train_y: Tensor, test_h: Tensor, test_y: Tensor) -> dict[str, float]:
     """kNN at each k for which the training set suffices and, but for raw pixels, the linear probe and its choice."""
-    scores = {}
-    k, few = min(max(KNN), len(train_h)), len(train_h) <= 50 * max(KNN)  # of few rows, one product is the quicker way
-    indices, similarities = top_k_neighbors(test_h, train_h, k, exact=not few)
-    for k in KNN:
-        if k <= len(train_h):  # the nearest k are the first of the nearest of more
-            predicted = vote(indices[:, :k], similarities[:, :k], train_y)
-            scores[f"knn@{k} top1"], scores[f"knn@{k} mean_per_class"] = accuracy(predicted, test_y)
+    scores, few = {}, len(train_h) <= 50 * max(KNN)  # of few rows, one product is the quicker way
+    indices, similarities = top_k_neighbors(test_h, train_h, min(max(KNN), len(train_h)), exact=not few)
+    for k in [k for k in KNN if k <= len(train_h)]:  # the nearest k are the first of the nearest of more
+        predicted = vote(indices[:, :k], similarities[:, :k], train_y)
+        scores[f"knn@{k} top1"], scores[f"knn@{k} mean_per_class"] = accuracy(predicted, test_y)
     if train_h.shape[1] <= WIDEST:
         probe = linear_probe(train_h, train_y, test_h, test_y)
         scores |= {f"linear probe {name}": value for name, value in probe._asdict().items()}

@@ -5,16 +5,15 @@ Evaluation sees images as they are, never an augmented view. N images, D dimensi
 
 import zlib
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.transforms.functional import center_crop, resize
+from torchvision.transforms.functional import center_crop, convert_image_dtype, resize
 
 from simclr_lib.config import RunConfig
-from simclr_lib.data.sets import ImageSet, load_images
-from simclr_lib.engine.checks import SPLITS, require
+from simclr_lib.data.sets import ImageSet, load_images, scored_split
+from simclr_lib.engine.checks import require
 from simclr_lib.engine.device import choose_device
 from simclr_lib.engine.progress import progress_bar
 from simclr_lib.model import SimCLR, build_encoder
@@ -45,27 +44,27 @@ def embed(
     try:
         with progress_bar(len(images), "embedding", "images", leave=False, show=show) as bar:
             for batch in images.split(batch_size):
-                views = _prepare(batch.to(weight.device), image_size, center).to(weight.dtype)
-                embeddings.append(encoder(views).float().cpu())
+                views = convert_image_dtype(batch.to(weight.device), weight.dtype)
+                embeddings.append(encoder(_center(views, image_size, center)).float().cpu())
                 bar.update(len(batch))
     finally:
         encoder.train(mode)
     return torch.cat(embeddings)
 
 
-def _prepare(images: Tensor, image_size: int | None, center: float) -> Tensor:
-    images = images if images.is_floating_point() else images.float() / 255
+def _center(images: Tensor, image_size: int | None, center: float) -> Tensor:
     images = center_crop(images, [round(center * side) for side in images.shape[-2:]])
     return images if image_size is None else resize(images, [image_size, image_size])
 
 
-def load_gallery(config: RunConfig, **options: Any) -> ImageSet:
-    """The images that a run of `config` is scored on: the test split where the data set has one, else all of it.
+def load_gallery(config: RunConfig, **options: object) -> ImageSet:
+    """The images that a run of `config` is scored on: see `scored_split`; where there is none, those it is trained on.
 
     options: of `load_images`, in the place of the configuration's.
     """
-    split = "test" if "test" in SPLITS[config.dataset] else config.split
-    return load_images(config.dataset, split, config.data_root, **config.image_options | {"limit": None} | options)
+    given = {"name": config.dataset, "root": config.data_root, **config.image_options, "limit": None, **options}
+    split = scored_split(given["name"], given["root"], given["test_share"]) or config.split
+    return load_images(**{"split": split, **given})
 
 
 def load_model(run: Run, epochs: int | None = None) -> SimCLR:
@@ -117,11 +116,8 @@ def embed_beside_baselines(run: Run, images: ImageSet) -> dict[str, Tensor]:
 
     Raw pixels are those of the image at a side of 32, where it is larger.
     """
-    return {
-        "raw pixels": raw_pixels(images.images),
-        "untrained encoder": embed_once(run, images, epochs=0),
-        "trained encoder": embed_once(run, images),
-    }
+    encoders = {"untrained encoder": embed_once(run, images, epochs=0), "trained encoder": embed_once(run, images)}
+    return {"raw pixels": raw_pixels(images.images), **encoders}
 
 
 def raw_pixels(images: Tensor) -> Tensor:
@@ -131,11 +127,11 @@ def raw_pixels(images: Tensor) -> Tensor:
 
 
 def embed_over_training(run: Run, images: ImageSet) -> dict[str, Tensor]:
-    """h of `images` before training and at each snapshot: "before training", "after 5 epochs", ...
+    """h of `images` by the encoder as built, "untrained", and at each snapshot: "after 5 epochs", ...
 
     Where there is no snapshot of the end yet, the last state that was kept comes last.
     """
-    stages = {0: "before training"} | {n: f"after {n} epoch{'s' * (n > 1)}" for n in run.snapshots}
+    stages = {0: "untrained"} | {n: f"after {n} epoch{'s' * (n > 1)}" for n in run.snapshots}
     if run.config.epochs not in run.snapshots:
         stages[None] = "after training" if run.finished else "last checkpoint"
     return {name: embed_once(run, images, epochs) for epochs, name in stages.items()}

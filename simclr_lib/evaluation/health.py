@@ -12,13 +12,13 @@ from torch import Tensor
 
 from simclr_lib.augment import Augment
 from simclr_lib.config import RunConfig
-from simclr_lib.data.sets import ImageSet, load_images
-from simclr_lib.engine.checks import SPLITS, require
+from simclr_lib.data.sets import ImageSet, load_images, scored_split
+from simclr_lib.engine.checks import require
 from simclr_lib.engine.processes import rank
 from simclr_lib.engine.progress import say
 from simclr_lib.engine.seeds import generator_at
 from simclr_lib.evaluation.embeddings import embed, embed_as_trained, load_gallery
-from simclr_lib.evaluation.readings import palettes, reading
+from simclr_lib.evaluation.readings import contrast, palettes, reading
 from simclr_lib.model import SimCLR
 from simclr_lib.run import Run
 
@@ -27,6 +27,8 @@ LEAST, MOST = 16, 256  # held-out images: fewer say nothing, more take time from
 # Chen, Xie and He 2021, arXiv:2104.02057 (MoCo v3), section 4.
 RATE_RULE = {"sgd": 0.1, "lars": 0.3, "adamw": 1.5e-4}
 ALARMS = {
+    "one colour": "Nearly all images are of one colour, such as black: the pixels of half of them deviate by less than "
+    "2 of 255. Grey of 16 bits is read from 0 to 65,535: scale files of fewer bits before training.",
     "chance": "The loss is that of chance: {loss:.3f}, where guessing has {config.chance_loss:.3f} and telling all "
     "apart {best:.2f}. Check that images and views differ; try another learning_rate, or a longer warm-up.",
     "collapse": "The projections collapsed: their spread is {deviation:.3f} of an even one, in {effective_rank_z:.1f} "
@@ -46,6 +48,7 @@ class HeldOut:
 
     def __init__(self, images: Tensor, config: RunConfig) -> None:
         self.images, self.palettes, self.config = images, palettes(images), config
+        self.ringing = {"one colour": ALARMS["one colour"]} if contrast(images) < 2 else {}  # whatever the model
         augment = Augment(**{**config.view_options, "compile": False})
         generator = torch.Generator().manual_seed(config.seed)
         self.views = [(augment(images, generator) * 255).round().byte() for _ in range(2)]  # a quarter of the memory
@@ -57,15 +60,16 @@ class HeldOut:
         return reading(z_a, z_b, h, self.palettes)
 
     def watch(self, model: SimCLR, run: Run, step: int, epochs: int, loss: float | None = None) -> None:
-        """Log a reading after `step` steps and `epochs` epochs; past the warm-up, a tenth of them, record its alarms.
+        """Log a reading after `step` steps and `epochs` epochs, and record the alarm of the images themselves; past the
+        warm-up, a tenth of the epochs, those of the reading too.
 
         loss: mean of the last epoch's; None before training.
         """
         start = time.perf_counter()
         values = self.read(model)
         run.log("health", step=step, epochs=epochs, **values, seconds=time.perf_counter() - start)
-        if loss is not None and 10 * epochs >= self.config.epochs:
-            record_alarms(run, alarms(values, loss, self.config), epochs)
+        warm = loss is not None and 10 * epochs >= self.config.epochs
+        record_alarms(run, self.ringing | (alarms(values, loss, self.config) if warm else {}), epochs)
 
 
 def alarms(reading: dict, loss: float, config: RunConfig) -> dict[str, str]:
@@ -104,15 +108,19 @@ def record_alarms(run: Run, ringing: dict[str, str], epochs: int) -> None:
     run.add_to_summary(alarms=known)
 
 
-def load_training_images(config: RunConfig) -> ImageSet:
-    """The images that `config` names; training takes those of them that `keep_out` leaves."""
-    return load_images(config.dataset, config.split, config.data_root, **config.image_options)
+def load_training_images(config: RunConfig, **options: object) -> ImageSet:
+    """The images that `config` names; training takes those of them that `keep_out` leaves.
+
+    options: of `load_images`, in the place of the configuration's.
+    """
+    named = {"name": config.dataset, "split": config.split, "root": config.data_root}
+    return load_images(**named | config.image_options | options)
 
 
 def keep_out(config: RunConfig, images: ImageSet) -> tuple[Tensor, ImageSet]:
     """Which of `images` are trained on, by position, and at most 256 held-out ones, on which health is read.
 
-    The held-out images are of the test split where there is one on disk, else a seeded part of `images`: a twentieth,
+    The held-out images are of the split that is scored where one is there, else a seeded part of `images`: a twentieth,
     but at least 16, and at most a tenth of fewer than 160 images. A tenth of many would make health cost more than 5%
     of the training time.
 
@@ -120,7 +128,7 @@ def keep_out(config: RunConfig, images: ImageSet) -> tuple[Tensor, ImageSet]:
         ValueError: where those to train on do not fill one batch, and where a test split is there but cannot be read.
     """
     source, kept = images, min(MOST, max(len(images) // 20, min(LEAST, len(images) // 10)))
-    if "test" in SPLITS[config.dataset] and config.split != "test":
+    if (own := scored_split(config.dataset, config.data_root, config.test_share)) and config.split not in (own, "all"):
         with suppress(FileNotFoundError):  # the test split need not be there
             source, kept = load_gallery(config, unreadable="skip", download=False), MOST
     order = torch.randperm(len(source), generator=generator_at(config.seed, 3))

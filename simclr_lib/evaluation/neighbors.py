@@ -3,8 +3,6 @@
 N images, D embedding dimensions, k neighbours.
 """
 
-import math
-
 import torch
 from torch import Tensor
 
@@ -47,7 +45,7 @@ def choose_queries(rows: Tensor, labels: Tensor, count: int = 6, k: int = SHOWN)
     chosen = {}
     for third, candidates in enumerate([ranked, ranked[from_the_middle], ranked.flip(0)], start=1):
         for row in candidates.tolist():
-            if len(chosen) < math.ceil(count * third / 3):
+            if 3 * len(chosen) < count * third:
                 chosen.setdefault(int(labels[row]) if of_different_classes else row, row)
     return list(chosen.values())
 
@@ -61,6 +59,5 @@ def record_neighbors(run: Run, images: ImageSet, h: Tensor, k: int = SHOWN) -> t
         indices and similarities, each (N, k); an index is a position in `images`.
     """
     indices, similarities = top_k_neighbors(h, k=k)
-    ids, neighbors = images.ids.numpy(), images.ids[indices].numpy()
-    run.save_arrays("neighbors", ids=ids, neighbors=neighbors, similarities=similarities.numpy())
+    run.save_arrays("neighbors", ids=images.ids, neighbors=images.ids[indices], similarities=similarities)
     return indices, similarities

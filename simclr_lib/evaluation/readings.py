@@ -73,6 +73,11 @@ def _of_one_image(n: int) -> Tensor:
     return torch.eye(n, dtype=torch.bool).repeat(2, 2)
 
 
+def contrast(images: Tensor) -> float:
+    """The deviation of an image's pixels from one colour, 0 to 127.5 of 255: the median over (N, 3, S, S) uint8."""
+    return torch.stack([image.float().flatten(1).std(1, correction=0).max() for image in images]).median().item()
+
+
 def palettes(images: Tensor) -> Tensor:
     """Which colours an image has, whatever their places: (N, 3, S, S) uint8 or float in [0, 1] -> (N, B).
 

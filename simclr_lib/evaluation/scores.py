@@ -2,7 +2,7 @@
 
 Every call takes what is to be compared as `embeddings`, name -> (N, D) of the images at hand, and by default compares
 the trained encoder with the untrained one and raw pixels. Chance stands beside every share; of a colour reading it is
-0. Nothing is selected on images that are scored. N images.
+0. Nothing is selected on images that are scored. N images, y labels of a part of them.
 """
 
 from collections.abc import Sequence
@@ -32,9 +32,9 @@ def require_scorable(
     require_k(neighbors_k, len(gallery) - 1, "neighbors_k")
     enough = evaluation_images is None or evaluation_images >= 2
     require(enough, "evaluation_images", "at least 2; more than there are means all", evaluation_images)
-    for rows in _samples(_labelled(gallery), seeds, evaluation_images):
+    for rows in _samples(gallery.labels >= 0, seeds, evaluation_images):
         chance_scores(gallery.labels[rows], neighbors_k)  # refuses what retrieval_scores would refuse
-    if len(gallery.labels[_labelled(gallery)].unique()) > 1:
+    if len(gallery.labels[gallery.labels >= 0].unique()) > 1:
         require_classes(config, gallery, seeds)
 
 
@@ -55,24 +55,19 @@ def score_retrieval(
     Returns the `score_table`; into the summary go, under `name`, "scores", name -> metric -> one value a seed;
     "per_class", name -> metric -> class -> its mean over seeds; and what they are of.
     """
-    samples = _samples(_labelled(images), seeds, sample)
-    labels = [images.labels[rows] for rows in samples]
-    queries = {}  # name -> the scores of every query, a sample at a time
+    samples = [(rows, images.labels[rows]) for rows in _samples(images.labels >= 0, seeds, sample)]
+    queries = {}  # name -> a table a sample: a row per query, its class as the index
     for encoder, h in embeddings.items():
-        for similarity in similarities:
-            compared = encoder if len(similarities) == 1 else f"{encoder}, {similarity}"
-            queries[compared] = [retrieval_scores(h[rows], images.labels[rows], k, similarity) for rows in samples]
-    queries["chance"] = [chance_scores(classes, k) for classes in labels]
-    means, by_class = {}, {}
-    for compared, scores in queries.items():
-        means[compared], by_class[compared] = _means(scores, labels, images.class_names)
-    facts = {
-        "images": [len(rows) for rows in samples],
-        "labelled_images": len(_labelled(images)),
-        "seeds": list(seeds)[: len(samples)],
-        "queries_alone_in_their_class": [int(chance["map@R"].isnan().sum()) for chance in queries["chance"]],
-    }
-    return keep_scores(run, name, means, **facts, per_class=by_class)
+        for kind in similarities:
+            compared = encoder if len(similarities) == 1 else f"{encoder}, {kind}"
+            queries[compared] = [pd.DataFrame(retrieval_scores(h[rows], y, k, kind), y.tolist()) for rows, y in samples]
+    queries["chance"] = [pd.DataFrame(chance_scores(y, k), y.tolist()) for _, y in samples]
+    means = {compared: _means(tables) for compared, tables in queries.items()}
+    per_class = {compared: _per_class(tables, images.class_names) for compared, tables in queries.items()}
+    drawn = {"images": [len(y) for _, y in samples], "seeds": list(seeds)[: len(samples)]}
+    alone = [int(table["map@R"].isna().sum()) for table in queries["chance"]]
+    counts = {"labelled_images": int((images.labels >= 0).sum()), "queries_alone_in_their_class": alone}
+    return keep_scores(run, name, means, **drawn, **counts, per_class=per_class)
 
 
 def score_color(
@@ -84,37 +79,30 @@ def score_color(
     nearest images by colour alone; color_following is the rank correlation of similarity in h with similarity in
     colour. No label is read.
     """
-    samples = _samples(torch.arange(len(images)), seeds, sample)
+    samples = _samples(torch.ones(len(images)), seeds, sample)
     colors = [(rows, palettes(images.images[rows])) for rows in samples]
-    readings = {
-        encoder: pd.DataFrame([color_reading(h[rows], palette) for rows, palette in colors])
-        for encoder, h in embeddings.items()
-    }
+    readings = {name: [color_reading(h[rows], palette) for rows, palette in colors] for name, h in embeddings.items()}
     return keep_scores(run, "color", readings, images=len(samples[0]), seeds=list(seeds)[: len(samples)])
 
 
-def _labelled(images: ImageSet) -> Tensor:
-    return (images.labels >= 0).nonzero().squeeze(1)
-
-
-def _samples(rows: Tensor, seeds: Sequence[int], sample: int | None) -> list[Tensor]:
-    """A random part of `rows` for each seed; all of them, once, where there are no more than `sample`."""
+def _samples(mask: Tensor, seeds: Sequence[int], sample: int | None) -> list[Tensor]:
+    """Positions of a random part of the images under `mask` (N,), for each seed; of all of them, once, where there are
+    no more than `sample`."""
+    rows = mask.nonzero().squeeze(1)
     if sample is None or sample >= len(rows):
         return [rows]
     return [rows[permutation(len(rows), seed)[:sample].sort().values] for seed in seeds]
 
 
-def _means(
-    scores: list[dict[str, Tensor]], labels: list[Tensor], class_names: list[str]
-) -> tuple[pd.DataFrame, dict[str, dict[str, float]]]:
-    """Means over queries and over classes, a row a sample; and the mean of each class over samples, by metric and name.
+def _means(queries: list[pd.DataFrame]) -> pd.DataFrame:
+    """Means over queries and over classes, a row a sample. queries: a table a sample, a row per query, by class."""
+    over_queries = pd.DataFrame([table.mean() for table in queries])
+    over_classes = pd.DataFrame([table.groupby(level=0).mean().mean() for table in queries])
+    return over_queries.join(over_classes.add_suffix(", mean per class"))
 
-    scores: a dictionary a sample, metric -> one value a query (N,). labels: of these queries, (N,) a sample.
-    """
-    by_sample = [pd.DataFrame(table, index=classes.numpy()) for table, classes in zip(scores, labels, strict=True)]
-    queries = pd.concat(by_sample, keys=range(len(by_sample)), names=["sample", "class"])
-    classes = queries.groupby(["sample", "class"]).mean()
-    per_class = classes.groupby("sample").mean().add_suffix(", mean per class")
-    each = classes.groupby("class").mean().rename(dict(enumerate(class_names)))
-    means = queries.groupby("sample").mean().join(per_class)
-    return means, {metric: column.dropna().to_dict() for metric, column in each.items()}
+
+def _per_class(queries: list[pd.DataFrame], class_names: list[str]) -> dict[str, dict[str, float]]:
+    """metric -> class -> its mean over the samples that score it; `queries` as in `_means`."""
+    each = pd.concat([table.groupby(level=0).mean() for table in queries]).groupby(level=0).mean()
+    named = each.rename(dict(enumerate(class_names)))
+    return {metric: column.dropna().to_dict() for metric, column in named.items()}

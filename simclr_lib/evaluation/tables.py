@@ -1,7 +1,6 @@
 """Scores as tables: kept in the run's summary value by value, returned as a DataFrame, a row a metric."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import pandas as pd
 
@@ -9,12 +8,12 @@ from simclr_lib.engine.checks import require
 from simclr_lib.run import Run
 
 
-def keep_scores(run: Run, name: str, scores: Mapping[str, pd.DataFrame], **facts: Any) -> pd.DataFrame:
+def keep_scores(run: Run, name: str, scores: Mapping[str, pd.DataFrame | list[dict]], **facts: object) -> pd.DataFrame:
     """Write scores into the run's summary under `name`, as "scores" beside the facts about them; returns their table.
 
-    scores: encoder -> a row a sample or draw, a column a metric.
+    scores: encoder -> a row a sample or draw, a column a metric; as a table, or as a dictionary a row.
     """
-    kept = {encoder: table.to_dict("list") for encoder, table in scores.items()}
+    kept = {encoder: pd.DataFrame(rows).to_dict("list") for encoder, rows in scores.items()}
     run.add_to_summary(**{name: {**facts, "scores": kept}})
     return score_table(kept)
 

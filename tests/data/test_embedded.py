@@ -2,7 +2,6 @@
 
 import colorsys
 
-import pytest
 import torch
 
 from simclr_lib.data.embedded import HUES, PATTERNS, color_labels, generate
@@ -22,11 +21,6 @@ def test_the_same_seed_gives_the_same_images_and_another_seed_others():
 def test_no_test_image_is_a_training_image():
     train, test = generate("train")[0].flatten(1), generate("test")[0].flatten(1)
     assert not (set(map(bytes, train.numpy())) & set(map(bytes, test.numpy())))
-
-
-def test_an_unknown_split_is_refused():
-    with pytest.raises(ValueError, match="train, test"):
-        generate("validation")
 
 
 def test_color_labels_are_the_hue_as_the_standard_library_has_it():

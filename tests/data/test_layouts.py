@@ -2,12 +2,14 @@
 
 import os
 import pickle
+from collections import Counter
 
 import numpy as np
 import pytest
 import torchvision
 from image_files import accept_files, write_cifar10, write_images, write_stl10
 
+from simclr_lib.data import layouts
 from simclr_lib.data.layouts import list_images
 
 
@@ -120,7 +122,7 @@ def test_class_folders_in_order(tmp_path):
 
 def test_other_files_are_passed_over(tmp_path):
     write_images(tmp_path, "a/1.png", "a/.hidden.png", ".simclr_cache/2.png", "a/.thumbnails/3.png")
-    for name in ("a/notes.txt", "a/.DS_Store", "readme.md", "a/Thumbs.db"):
+    for name in ("a/notes.txt", "a/.DS_Store", "readme.md", "a/Thumbs.db", "a/drawing.eps"):
         (tmp_path / name).write_text("no image")
     (tmp_path / "a/folder.jpg").mkdir()
     assert relative(list_images("folder", "all", str(tmp_path)), tmp_path) == ["a/1.png"]
@@ -166,28 +168,240 @@ def test_published_layout_comes_before_class_folders(tmp_path):
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        ([], "class folders, .* got none; move"),
-        (["1.png", "2.png"], r"got 2 .*\(1\.png, 2\.png\).*unsorted"),
-        (["1.png", "a/2.png"], r"got 1 .*\(1\.png\)"),
-        ([".hidden/2.png"], "got none"),
+        ([], "class folders with images, got none, 0 outside; put"),
+        (["1.png", "2.png"], "got none, 2 outside; put .*unsorted"),
+        ([".hidden/2.png"], "got none, 0 outside"),
     ],
 )
-def test_folders_laid_out_otherwise_are_refused(tmp_path, names, message):
+def test_a_folder_without_classes_is_refused(tmp_path, names, message):
     write_images(tmp_path, *names)
     with pytest.raises(ValueError, match=f"{tmp_path}: .*{message}"):
         list_images("folder", "all", str(tmp_path))
 
 
-def test_empty_class_folders_are_named(tmp_path):
-    write_images(tmp_path, "full/1.png")
-    (tmp_path / "bare").mkdir()
-    (tmp_path / "texts").mkdir()
-    (tmp_path / "texts/a.webp").write_bytes(b"")
-    with pytest.raises(ValueError, match=r"\.jpg, \.jpeg, \.png.* got 2 .*\(bare, texts\).*remove empty ones"):
+# Folders as people have them. What is read, by class, for each split that there is; or what is refused.
+
+THREE, PAIR = {"cats": 2, "dogs": 1}, {"cats": 1, "dogs": 1}
+LAYOUTS = {  # images: a name ends in / for a folder without any
+    "classes": (["cats/1.png", "cats/2.JPG", "dogs/1.webp"], {"all": THREE}),
+    "one class": (["unsorted/1.png"], {"all": {"unsorted": 1}}),
+    "one class, deep": (["unsorted/DCIM/1.png", "unsorted/DCIM/2.png"], {"all": {"unsorted": 2}}),
+    "one class, at two depths": (["a/1.png", "a/x/2.png", "a/y/3.png"], {"all": {"a": 3}}),
+    "classes by year": (["cats/2021/1.png", "cats/2022/2.png", "dogs/2021/3.png"], {"all": THREE}),
+    "splits": (
+        ["train/cats/1.png", "train/dogs/2.png", "val/cats/3.png", "test/cats/4.png", "test/dogs/5.png"],
+        {"train": PAIR, "val": {"cats": 1}, "test": PAIR, "all": {"cats": 3, "dogs": 2}},
+    ),
+    "splits in other letters": (
+        ["Train/cats/1.png", "TEST/cats/2.png", "Validation/cats/3.png", "valid/cats/4.png", "valid/dogs/5.png"],
+        {"train": {"cats": 1}, "test": {"cats": 1}, "val": THREE, "all": {"cats": 4, "dogs": 1}},
+    ),
+    "train alone": (["train/cats/1.png", "train/cats/2.png", "train/dogs/3.png"], {"train": THREE, "all": THREE}),
+    "classes of one split only": (
+        ["train/cats/1.png", "train/bees/2.png", "test/ants/3.png", "test/cats/4.png"],
+        {"train": {"bees": 1, "cats": 1}, "test": {"ants": 1, "cats": 1}, "all": {"ants": 1, "bees": 1, "cats": 2}},
+    ),
+    "splits by year within": (["train/cats/2021/1.png", "train/dogs/2.png"], {"train": PAIR}),
+    "a class called train": (["train/1.png", "dogs/2.png", "cats/3.png"], {"all": {"cats": 1, "dogs": 1, "train": 1}}),
+    "that class alone": (["train/1.png", "train/2.png"], {"all": {"train": 2}}),
+    "that class in train": (["train/train/1.png", "train/cats/2.png"], {"train": {"cats": 1, "train": 1}}),
+    "an empty split": (["train/cats/1.png", "train/dogs/2.png", "test/"], {"train": PAIR}),
+    "an empty class": (["cats/1.png", "cats/2.png", "dogs/3.png", "cows/"], {"all": THREE}),
+    "loose images": (["cats/1.png", "cats/2.png", "dogs/3.png", "4.png"], {"all": THREE}),
+    "loose images beside splits": (["train/cats/1.png", "train/dogs/2.png", "3.png"], {"train": PAIR}),
+    "loose images within splits": (
+        ["train/cats/1.png", "train/dogs/2.png", "train/3.png", "test/cats/4.png", "test/5.png"],
+        {"train": PAIR, "test": {"cats": 1}, "all": {"cats": 2, "dogs": 1}},
+    ),
+    "loose images within train alone": (["train/cats/1.png", "train/dogs/2.png", "train/3.png"], {"train": PAIR}),
+    "classes in one split, loose images in each": (
+        ["train/cats/1.png", "train/2.png", "test/3.png"],
+        "got class folders in 'train', but none in 'test'; give {root}/train$",
+    ),
+    "a class called train, at two depths": (
+        ["train/a/1.png", "train/2.png", "dogs/3.png"],
+        {"all": {"dogs": 1, "train": 2}},
+    ),
+    "notes beside splits, deep": (["train/cats/1.png", "train/dogs/2.png", "notes/x/a.csv"], {"train": PAIR}),
+    "lists beside splits": (["train/cats/1.png", "train/dogs/2.png", "lists/a.csv"], {"train": PAIR}),
+    "splits beside classes": (
+        ["train/cats/1.png", "train/dogs/2.png", "cats/3.png"],
+        "expected splits or classes, got class folders in 'train', but none in 'cats'; give {root}/train$",
+    ),
+    "a test split without classes": (
+        ["train/cats/1.png", "train/dogs/2.png", "test/3.png"],
+        "class folders in 'train', but none in 'test'; give {root}/train$",
+    ),
+    "one folder around classes": (
+        ["photos/images/cats/1.png", "photos/images/dogs/2.png"],
+        "a single one, and in it 'photos/images/cats', 'photos/images/dogs'; give {root}/photos/images,",
+    ),
+    "one folder around splits": (["set/train/cats/1.png", "set/test/cats/2.png"], "a single one, .*give {root}/set,"),
+    "one folder in each split": (
+        ["train/images/cats/1.png", "train/images/dogs/2.png", "test/images/cats/3.png"],
+        "a single one, .*'images/dogs'; give {root}/test/images,",
+    ),
+    "no image in a class": (
+        ["cats/1.png", "dogs/1.mov", "dogs/2.MOV", "dogs/3.txt"],
+        r"read in each class, got only 2 \.mov, 1 \.txt in 'dogs'; convert them",
+    ),
+    "no image in a class of a split": (
+        ["train/cats/1.png", "train/dogs/2.png", "test/cats/3.mov", "test/dogs/4.png"],
+        r"read in each class, got only 1 \.mov in 'test/cats'",
+    ),
+    "no image at all": (["cats/1.mov", "dogs/2.mov"], r"only 2 \.mov in 'cats', 'dogs'"),
+}  # fmt: skip
+
+
+def write_files(root, *names: str) -> None:
+    write_images(root, *(name for name in names if name.lower().endswith((".png", ".jpg", ".webp"))))
+    for name in set(names) - {str(path.relative_to(root)) for path in root.rglob("*.*")}:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).mkdir() if name.endswith("/") else (root / name).write_text("no image")
+
+
+@pytest.fixture
+def said(monkeypatch) -> list[str]:
+    lines = []
+    monkeypatch.setattr(layouts, "say_once", lines.append)
+    return lines
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_each_layout_is_read_or_refused(tmp_path, layout):
+    names, expected = LAYOUTS[layout]
+    write_files(tmp_path, *names)
+    if isinstance(expected, str):
+        with pytest.raises(ValueError, match=f"^{tmp_path}: .*{expected.format(root=tmp_path)}") as error:
+            list_images("folder", "train", str(tmp_path))
+        assert "remove" not in str(error.value)
+        return
+    classes = sorted({name for sizes in expected.values() for name in sizes})
+    for split, sizes in expected.items():
+        listing = list_images("folder", split, str(tmp_path))
+        assert listing.class_names == classes
+        assert Counter(classes[label] for label in listing.labels) == sizes
+        assert listing.labels.dtype == np.int64
+        for path, label in zip(listing.items, listing.labels, strict=True):
+            parts = os.path.relpath(path, tmp_path).split("/")
+            assert (tmp_path / path).is_file()
+            assert parts[len(listing.splits) > 0] == classes[label]
+            assert split == "all" or layouts.SPLIT_NAMES[parts[0].lower()] == split
+    assert set(listing.splits) == set(expected) - {"all"}
+    if not listing.splits:
+        assert list_images("folder", "train", str(tmp_path)).items == listing.items
+    for split in {"train", "val", "test"} - set(expected) - ({"train"} if not listing.splits else set()):
+        there = " or ".join(sorted({*listing.splits, "all"}))
+        with pytest.raises(ValueError, match=f"split of {tmp_path}: expected {there}, got {split}; .*test_share"):
+            list_images("folder", split, str(tmp_path))
+
+
+def test_what_is_left_out_is_counted_by_kind_in_one_line(tmp_path, monkeypatch, said):
+    monkeypatch.setattr(layouts, "readable_suffixes", lambda: frozenset({".png", ".jpg"}))
+    write_images(tmp_path, "cats/1.png")
+    for i in range(1100):
+        (tmp_path / f"cats/IMG_{i}.{'HEIC' if i % 2 else 'heic'}").write_text("no image")
+    for name in ("cats/a.mov", "b.MOV", "cats/x/c.Mov", "cats/x/d.hif", "cats/none", "cats/odd.\udce9"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("no image")
+    list_images("folder", "all", str(tmp_path))
+    hint = " (install pillow-heif to read them)"
+    counts = f"1,100 .heic{hint}, 3 .mov, 1 without suffix, 1 .\\udce9, 1 .hif{hint}"
+    assert said == [f"left out: {counts} in {str(tmp_path)!r}"]
+    said[0].encode()  # can be printed
+
+
+def test_a_class_of_a_format_that_needs_a_package_names_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(layouts, "readable_suffixes", lambda: frozenset({".png", ".jpg"}))
+    write_files(tmp_path, "cats/1.png", "dogs/1.HEIC", "dogs/2.heic")
+    with pytest.raises(
+        ValueError, match=r"only 2 \.heic \(install pillow-heif to read them\) in 'dogs'; convert"
+    ) as error:
         list_images("folder", "all", str(tmp_path))
+    assert "remove" not in str(error.value)
+    monkeypatch.setattr(layouts, "readable_suffixes", lambda: frozenset({".png", ".jpg", ".heic"}))
+    assert list_images("folder", "all", str(tmp_path)).labels.tolist() == [0, 1, 1]
+
+
+def test_loose_images_and_folders_without_files_are_named(tmp_path, said):
+    write_files(tmp_path, "cats/1.png", *(f"{i:02}.png" for i in range(12)), "bare/", "cats/deep/bare/", "new\nline/")
+    (tmp_path / "junk/@eaDir").mkdir(parents=True)
+    list_images("folder", "all", str(tmp_path))
+    names = ", ".join(f"'{i:02}.png'" for i in range(10))
+    bare = "'bare/', 'cats/deep/bare/', 'junk/', 'new\\nline/'"
+    assert said == [
+        f"left out: 4 empty folders ({bare}) in {str(tmp_path)!r}",
+        f"left out: 12 images beside the folders ({names}, ...) in {str(tmp_path)!r}",
+    ]
+
+
+def test_loose_images_within_splits_are_named(tmp_path, said):
+    write_images(tmp_path, "train/cats/1.png", "train/2.png", "test/cats/3.png", "4.png")
+    list_images("folder", "train", str(tmp_path))
+    assert said == [f"left out: 2 images beside the folders ('4.png', 'train/2.png') in {str(tmp_path)!r}"]
+
+
+def test_where_two_levels_could_be_the_classes_it_is_said_which_are(tmp_path, said):
+    write_images(tmp_path, "2021/cats/1.png", "2021/dogs/2.png", "2022/cats/3.png")
+    assert list_images("folder", "all", str(tmp_path)).class_names == ["2021", "2022"]
+    assert said == [
+        f"classes: the upper ones of the folders '2021/cats', '2021/dogs', '2022/cats' in {str(tmp_path)!r}"
+    ]
+    said.clear()
+    write_images(tmp_path, "2022/4.png")
+    list_images("folder", "all", str(tmp_path))
+    assert said == []
+
+
+LEFT_BEHIND = [
+    *("@eaDir", "#recycle", "#snapshot", "@tmp", "@Recycle", ".@__thumb", "@Recently-Snapshot"),
+    *(
+        "__MACOSX",
+        ".Trashes",
+        ".Spotlight-V100",
+        ".fseventsd",
+        ".AppleDouble",
+        "Network Trash Folder",
+        "Temporary Items",
+    ),
+    *("$RECYCLE.BIN", "RECYCLER", "System Volume Information", "lost+found", ".Trash-1000", ".ipynb_checkpoints"),
+]
+
+
+@pytest.mark.parametrize("name", LEFT_BEHIND)
+def test_what_systems_leave_behind_is_passed_over_in_silence(tmp_path, said, name):
+    write_images(tmp_path, "cats/1.png", "cats/deep/2.png")
+    for variant in {name, name.upper(), name.lower()}:
+        write_images(tmp_path, *(f"{above}{variant}/IMG/3.png" for above in ("", "cats/", "cats/deep/")))
+    listing = list_images("folder", "all", str(tmp_path))
+    assert relative(listing, tmp_path) == ["cats/1.png", "cats/deep/2.png"]
+    for file in ("Thumbs.db", "desktop.ini", ".DS_Store", "._1.png", "ehthumbs.db", "Icon\r"):
+        (tmp_path / "cats" / file).write_text("")
+    assert relative(list_images("folder", "all", str(tmp_path)), tmp_path) == ["cats/1.png", "cats/deep/2.png"]
+    assert said == []
+
+
+def test_a_folder_that_cannot_be_listed_is_an_error_that_names_it(tmp_path, monkeypatch):
+    write_images(tmp_path, "cats/1.png", "cats/private/2.png")
+    private, scandir = str(tmp_path / "cats/private"), os.scandir
+
+    def refusing(path):
+        if path == private:
+            raise PermissionError(13, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    with pytest.raises(PermissionError, match=private):
+        list_images("folder", "all", str(tmp_path))
+
+
+def test_names_of_any_kind_are_listed(tmp_path):
+    names = ["日本/写真.png", "عربي/1.png", "🐈/😺.png", "new\nline/a\tb.png", "lat\udcefn/\udce9.png", "a b/100%.png"]
+    write_images(tmp_path, *names)
+    assert relative(list_images("folder", "all", str(tmp_path)), tmp_path) == sorted(names)
 
 
 def test_an_empty_unlabeled_folder_is_named(tmp_path):
     (tmp_path / "stl10/unlabeled").mkdir(parents=True)
-    with pytest.raises(ValueError, match=r"stl10/unlabeled: .*\.png.* none"):
+    with pytest.raises(ValueError, match=r"stl10/unlabeled: expected images, got none"):
         list_images("stl10", "unlabeled", str(tmp_path))

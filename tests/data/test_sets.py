@@ -2,6 +2,8 @@
 
 import io
 import os
+import re
+import shutil
 import tarfile
 import tempfile
 import threading
@@ -22,7 +24,7 @@ import torchvision
 from image_files import CLASSES, accept_files, md5, write_cifar10, write_images, write_stl10
 from PIL import Image
 
-from simclr_lib.data import decode, store
+from simclr_lib.data import decode, sets, store
 from simclr_lib.data.embedded import generate
 from simclr_lib.data.sets import ImageSet, load_images
 
@@ -40,11 +42,26 @@ def assert_consistent(images: ImageSet) -> None:
     assert images.labels.max() < len(images.class_names)
 
 
+@pytest.fixture(autouse=True)
+def users_cache(tmp_path_factory, monkeypatch) -> Path:
+    """The user's cache, where those of folders outside the data root are."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+    monkeypatch.setenv("SIMCLR_DATA", str(tmp_path_factory.mktemp("data")))
+    return Path(os.environ["XDG_CACHE_HOME"], "simclr")
+
+
 @pytest.fixture
 def folder(tmp_path) -> Path:
     """Twelve images of three classes."""
     write_images(tmp_path, *(f"{name}/{i}.png" for name in ("a", "b", "c") for i in range(4)))
     return tmp_path
+
+
+@pytest.fixture
+def said(monkeypatch) -> list[str]:
+    lines = []
+    monkeypatch.setattr(sets, "say_once", lines.append)
+    return lines
 
 
 def load(folder: Path, **options) -> ImageSet:
@@ -66,8 +83,8 @@ def forbid_network(monkeypatch) -> None:
 
 
 def cached(folder: Path) -> set[str]:
-    """The names of the stores in a folder, without their fingerprints."""
-    stores = [file.name.split(".") for file in folder.iterdir()]
+    """The names of the stores in a cache, without their fingerprints."""
+    stores = [file.name.split(".") for file in folder.rglob("*.*") if file.is_file()]
     assert sorted(suffix for *_, suffix in stores) == sorted(["bin", "json"] * (len(stores) // 2))
     assert len({name for name, *_ in stores}) == len(stores) / 2
     return {name for name, *_ in stores}
@@ -136,9 +153,9 @@ def test_crop_keeps_the_centre(tmp_path):
 
 
 @pytest.mark.parametrize("split", ["train", "all"])
-def test_sets_without_a_split_are_everything(folder, split):
+def test_sets_without_a_split_are_everything(folder, users_cache, split):
     assert len(load_images("folder", split, folder, image_size=8)) == 12
-    assert cached(folder / ".simclr_cache") == {"folder-all-8-squash"}
+    assert cached(users_cache) == {"folder-all-8-squash"}
 
 
 def test_root_comes_from_the_environment(tmp_path, monkeypatch):
@@ -206,7 +223,17 @@ def test_limit_is_a_seeded_subset(folder):
     assert load(folder, limit=12).ids.tolist() == list(range(12))
 
 
-def test_limit_decodes_only_its_part(folder, monkeypatch):
+def test_every_limit_and_seed_is_taken_from_one_store(folder, users_cache, monkeypatch):
+    whole = load(folder)
+    forbid_decoding(monkeypatch)
+    for limit, seed in ((2, 0), (2, 1), (7, 0), (12, 3)):
+        part = load(folder, limit=limit, seed=seed)
+        assert_consistent(part)
+        assert torch.equal(part.images, whole.images[part.ids])
+    assert cached(users_cache) == {"folder-all-8-squash"}
+
+
+def test_where_nothing_is_kept_a_limit_decodes_only_its_part(monkeypatch):
     seen = []
     whole = decode.decode
 
@@ -215,7 +242,7 @@ def test_limit_decodes_only_its_part(folder, monkeypatch):
         return whole(item, *rest)
 
     monkeypatch.setattr(decode, "decode", watched)
-    assert sorted(load(folder, limit=2).paths) == sorted(seen)
+    assert len(load_images("embedded", image_size=8, limit=2)) == len(seen) == 2
 
 
 @pytest.mark.parametrize("limit", [0, -1, 13, 2.5, "5"])
@@ -227,7 +254,7 @@ def test_limit_out_of_range(folder, limit):
 # The cache
 
 
-def test_second_time_decodes_nothing_and_maps_memory(folder, monkeypatch):
+def test_second_time_decodes_nothing_and_maps_memory(folder, users_cache, monkeypatch):
     first = load(folder)
     forbid_decoding(monkeypatch)
     with warnings.catch_warnings():
@@ -236,7 +263,7 @@ def test_second_time_decodes_nothing_and_maps_memory(folder, monkeypatch):
     assert torch.equal(first.images, second.images)
     assert second.paths == first.paths
     maps = Path("/proc/self/maps")  # on Linux: what this process has mapped
-    assert not maps.exists() or f"{folder}/.simclr_cache/folder-all-8-squash." in maps.read_text()
+    assert not maps.exists() or re.search(f"{users_cache}/[0-9a-f]+/folder-all-8-squash[.]", maps.read_text())
 
 
 def test_sizes_and_ways_have_their_own_cache(folder):
@@ -279,40 +306,106 @@ def test_a_touched_file_is_decoded_again(folder, monkeypatch):
         load(folder)
 
 
-def test_a_cache_of_the_wrong_size_is_made_again(folder):
+def test_a_cache_of_the_wrong_size_is_made_again(folder, users_cache):
     before = load(folder).images.clone()
-    (path,) = (folder / ".simclr_cache").glob("folder-all-8-squash.*.bin")
+    (path,) = users_cache.glob("*/folder-all-8-squash.*.bin")
     os.truncate(path, 100)
     with pytest.warns(UserWarning, match=rf"{path.name}.* made again") as said:
         assert torch.equal(load(folder).images, before)
     assert said[0].filename == __file__
 
 
-def test_a_changed_set_leaves_one_store(folder):
+def test_a_changed_set_leaves_one_store(folder, users_cache):
     load(folder)
-    load(folder, limit=3)
+    load(folder, image_size=9)
     add(folder)
     load(folder)
-    assert cached(folder / ".simclr_cache") == {"folder-all-8-squash", "folder-all-8-squash-3-seed0"}
+    assert cached(users_cache) == {"folder-all-8-squash", "folder-all-9-squash"}
 
 
-def test_a_place_that_cannot_be_written(folder, tmp_path_factory, monkeypatch):
-    cache = tmp_path_factory.mktemp("cache")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
-    (folder / ".simclr_cache").write_text("in the way")
+def test_another_tool_reads_the_folder_before_and_after(folder, users_cache):
+    before = torchvision.datasets.ImageFolder(folder)
+    ours = load(folder)
+    after = torchvision.datasets.ImageFolder(folder)
+    assert after.samples == before.samples == list(zip(ours.paths, ours.labels.tolist(), strict=True))
+    assert sorted(os.listdir(folder)) == ["a", "b", "c"]
+
+
+def data_root_at(monkeypatch, place: Path) -> Path:
+    monkeypatch.setenv("SIMCLR_DATA", str(place))
+    return place
+
+
+@pytest.mark.parametrize("place", ["below the data root", "the data root", "above the data root", "elsewhere"])
+def test_the_cache_of_a_folder_is_never_in_it(folder, users_cache, tmp_path_factory, monkeypatch, place):
+    relation = {"below the data root": folder.parent, "the data root": folder, "above the data root": folder / "a"}
+    data = data_root_at(monkeypatch, relation.get(place, tmp_path_factory.mktemp("data")))
+    load(folder)
+    at = data / ".simclr_cache" if place == "below the data root" else users_cache
+    (inner,) = at.iterdir()
+    assert cached(at) == {"folder-all-8-squash"}
+    assert not list(folder.rglob(".simclr_cache"))
+    assert os.listdir(at) == [inner.name]
+    shutil.rmtree(folder.parent / ".simclr_cache", ignore_errors=True)
+
+
+def test_a_data_set_of_a_name_has_its_cache_beside_it(tmp_path, users_cache):
+    write_images(tmp_path / "cifar10/train/cat", "1.png", size=(32, 32))
+    load_images("cifar10", root=tmp_path, image_size=16)
+    assert cached(tmp_path / ".simclr_cache") == {"cifar10-train-16-squash"}
+    assert not users_cache.exists()
+
+
+def test_two_folders_have_caches_of_their_own(tmp_path, users_cache, monkeypatch):
+    for name in ("one", "two"):
+        write_images(tmp_path, f"{name}/a/1.png")
+        load(tmp_path / name)
+    assert len(list(users_cache.iterdir())) == 2
+    forbid_decoding(monkeypatch)
+    for name in ("one", "two"):
+        assert load(tmp_path / name).paths == [str(tmp_path / name / "a/1.png")]
+
+
+def test_what_older_versions_kept_in_a_folder_is_removed(folder):
+    old = folder / ".simclr_cache"
+    (old / ".unfinished-x").mkdir(parents=True)
+    os.utime(old / ".unfinished-x", (1, 1))
+    for name in (
+        "folder-all-8-squash.key",
+        "folder-all-64-crop.key",
+        "folder-all-8-squash-5-seed0.key",
+        "folder-all-8-squash",
+    ):
+        for suffix in (".bin", ".json"):
+            (old / f"{name}{suffix}").write_text("")
+    with pytest.raises(FileNotFoundError, match="simclr_cache"):
+        torchvision.datasets.ImageFolder(folder)
+    load(folder)
+    assert len(torchvision.datasets.ImageFolder(folder)) == 12
+    assert not old.exists()
+
+
+def test_what_a_user_put_there_stays(folder):
+    (folder / ".simclr_cache").mkdir()
+    (folder / ".simclr_cache/notes.txt").write_text("mine")
+    load(folder)
+    assert (folder / ".simclr_cache/notes.txt").read_text() == "mine"
+
+
+def test_a_place_that_cannot_be_written(folder, users_cache, monkeypatch):
+    users_cache.write_text("in the way")
     images = load(folder)
-    (place,) = (cache / "simclr").iterdir()
-    assert cached(place) == {"folder-all-8-squash"}
+    assert cached(Path(os.environ["SIMCLR_DATA"], ".simclr_cache")) == {"folder-all-8-squash"}
     forbid_decoding(monkeypatch)
     assert torch.equal(load(folder).images, images.images)
 
 
 def test_no_place_that_can_be_written_is_told(folder, tmp_path_factory, monkeypatch):
     blocked = tmp_path_factory.mktemp("home") / "blocked"
+    blocked.write_text("in the way")
     monkeypatch.setenv("XDG_CACHE_HOME", str(blocked))
-    for file in (blocked, folder / ".simclr_cache"):
-        file.write_text("in the way")
-    with pytest.warns(UserWarning, match=f"{folder}/.simclr_cache or {blocked}.*every start") as said:
+    monkeypatch.setenv("SIMCLR_DATA", str(blocked / "data"))
+    with pytest.warns(UserWarning, match=f"{blocked}.* or {blocked}/data.*every start") as said:
         images = load(folder)
     assert said[0].filename == __file__
     assert torch.equal(images.images, decoded(images.paths, 8))

@@ -3,6 +3,7 @@
 import errno
 import os
 import threading
+import time
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
@@ -72,15 +73,42 @@ def test_arrays_of_the_right_size_stay_where_they_are(place):
     assert not place.parent.exists()
 
 
-def test_a_store_takes_the_place_of_older_ones_of_its_set(files, place):
+def test_a_store_takes_the_place_of_older_ones_of_its_set(files, tmp_path, place):
     before, _ = opened(files, place)
-    others = ["set.bin", "set.json", "set-5-seed0.key.bin", "set-5-seed0.key.json"]  # an older version's, another set's
-    for name in others:
-        (place.parent / name).write_text("")
-    images, _ = opened(files[:3], place.with_name("set.new"))
+    second = tmp_path / "second" / place.name
+    second.parent.mkdir()
+    older = ["set.bin", "set.json", "set.old.bin", "set-5-seed0.key.bin", "set-5-seed0.key.json"]
+    others = ["other.key.bin", "settle.key.bin", "notes.txt"]
+    for folder in (place.parent, second.parent):
+        for name in (*older, *others):
+            (folder / name).write_text("")
+    images, _ = opened(files[:3], place.with_name("set.new"), second.with_name("set.new"))
     assert np.array_equal(images, expected_store(files[:3]))
-    assert sorted(os.listdir(place.parent)) == [*others[2:], "set.new.bin", "set.new.json"]
+    assert sorted(os.listdir(place.parent)) == sorted([*others, "set.new.bin", "set.new.json"])
+    assert sorted(os.listdir(second.parent)) == sorted(others)
     assert np.array_equal(before, expected_store(files))  # whoever has the old one open keeps it
+
+
+def test_a_cache_in_which_nothing_is_left_is_removed(files, tmp_path, place):
+    opened(files, tmp_path / "second" / place.name)
+    opened(files[:3], place.with_name("set.new"), tmp_path / "second" / "set.new")
+    assert not (tmp_path / "second").exists()
+    assert place.parent.exists()
+
+
+def test_drafts_of_killed_processes_are_removed_after_an_hour(files, place):
+    ages = {"killed": 7200, "killed while empty": 7200, "alive": 60, "alive and old": 7200}
+    for name, age in ages.items():
+        draft = place.parent / f".unfinished-{name}"
+        draft.mkdir(parents=True)
+        if "empty" not in name:
+            (draft / "draft.bin").write_bytes(b"pixels")
+            written = time.time() - (60 if "alive" in name else 7200)
+            os.utime(draft / "draft.bin", (written, written))
+        os.utime(draft, (time.time() - age,) * 2)
+    opened(files, place)
+    left = [name for name in os.listdir(place.parent) if name.startswith(".")]
+    assert sorted(left) == [".unfinished-alive", ".unfinished-alive and old"]
 
 
 def test_writing_to_the_images_leaves_the_store_alone(files, place):
@@ -210,13 +238,13 @@ def test_an_unfinished_store_lies_beside_its_place_under_another_name(files, pla
 
 
 def test_several_may_make_one_store_at_once(files, place, monkeypatch):
-    together, keep = threading.Barrier(4), store._keep
+    together, remove = threading.Barrier(4), store.remove_stores
 
-    def keep_together(*arguments):
+    def remove_together(*arguments):
         together.wait()  # all have decoded, and none has seen the store of another
-        keep(*arguments)
+        remove(*arguments)
 
-    monkeypatch.setattr(store, "_keep", keep_together)
+    monkeypatch.setattr(store, "remove_stores", remove_together)
     with ThreadPoolExecutor(4) as pool:
         stores = list(pool.map(lambda _: opened(files, place), range(4)))
     assert all(np.array_equal(images, expected_store(files)) for images, _ in stores)
@@ -262,6 +290,29 @@ def test_store_places(files, tmp_path, monkeypatch):
     assert users.is_relative_to("/caches/simclr")
     assert users.name == with_data.name
     assert users.parent != store_places("/other", "name", files)[1].parent
+    monkeypatch.setenv("XDG_CACHE_HOME", "~/caches")
+    assert store_places(root, "name", files)[1].is_relative_to(Path.home() / "caches/simclr")
+
+
+@pytest.mark.parametrize(
+    ("data", "root", "first", "second"),
+    [
+        ("/data", "/data/photos", "/data/.simclr_cache", "/caches/simclr"),
+        ("/data", "/data/photos/cats", "/data/.simclr_cache", "/caches/simclr"),
+        ("/data", "/database/photos", "/caches/simclr", "/data/.simclr_cache"),
+        ("/data", "/home/me/photos", "/caches/simclr", "/data/.simclr_cache"),
+        ("/data", "/data", "/caches/simclr", None),
+        ("/data/sets", "/data", "/caches/simclr", None),
+        ("/data", "/caches", "/data/.simclr_cache", None),
+    ],
+)
+def test_the_places_of_a_folder_are_not_in_it(monkeypatch, data, root, first, second):
+    monkeypatch.setenv("XDG_CACHE_HOME", "/caches")
+    monkeypatch.setenv("SIMCLR_DATA", data)
+    places = store_places(root, "folder-all-8-squash", [], within=False)
+    assert [str(place.parent.parent) for place in places] == [place for place in (first, second) if place]
+    assert len({place.parent.name for place in places}) == 1
+    assert not any(place.is_relative_to(root) for place in places)
 
 
 # The fingerprint

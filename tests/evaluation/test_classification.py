@@ -23,7 +23,7 @@ from simclr_lib.evaluation.classification import (
     score_classification,
     score_draws,
 )
-from simclr_lib.evaluation.embeddings import embed_beside_baselines
+from simclr_lib.evaluation.embeddings import embed_beside_baselines, load_gallery
 from simclr_lib.evaluation.tables import score_table
 
 
@@ -278,7 +278,7 @@ def test_where_there_is_a_training_split_all_of_it_trains_the_classifiers(run, g
 
 
 def test_where_there_is_none_draws_of_the_gallery_train_them(run, gallery):
-    object.__setattr__(run.config, "dataset", "folder")
+    object.__setattr__(run.config, "dataset", "caltech101")
     score_classes(run, gallery)
     result = result_of(run)
     assert result["draws"] == [0, 1, 2]
@@ -288,19 +288,19 @@ def test_where_there_is_none_draws_of_the_gallery_train_them(run, gallery):
 
 
 def test_classes_are_refused_as_they_would_be_when_they_are_scored(gallery):
-    folder = RunConfig(dataset="folder", data_root="anywhere")
-    require_classes(folder, gallery, draws=[0])
+    without = RunConfig(dataset="caltech101")
+    require_classes(without, gallery, draws=[0])
     require_classes(RunConfig(), gallery, draws=[0])
     pair = ImageSet(gallery.images[:4], torch.arange(4) // 2, ["ant", "bee"], gallery.ids[:4])
     with pytest.raises(ValueError, match="two classes in nine tenths of the 2 "):
-        require_classes(folder, pair, draws=[0])
+        require_classes(without, pair, draws=[0])
     with pytest.raises(ValueError, match=r"test: .*dove"):
-        require_classes(RunConfig(), ImageSet(gallery.images, gallery.labels, ["dove"], gallery.ids), draws=[0])
+        require_classes(RunConfig(), ImageSet(gallery.images, gallery.labels * 0, ["dove"], gallery.ids), draws=[0])
     unlabelled = ImageSet(gallery.images, gallery.labels - 1, gallery.class_names, gallery.ids)
     with pytest.raises(ValueError, match=r"test: .*label"):
         require_classes(RunConfig(), unlabelled, draws=[0])
 
 
 def test_the_labelled_training_images_are_those_of_the_whole_split():
-    images = classification.load_labelled(RunConfig(limit_images=5, split="test"))
+    images = load_gallery(RunConfig(limit_images=5, split="test"), split="train")
     assert torch.equal(images.images, load_images("embedded", "train").images)

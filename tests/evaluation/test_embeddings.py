@@ -156,9 +156,9 @@ def test_the_baselines_are_raw_pixels_and_the_untrained_encoder(run, images):
 def test_a_model_is_loaded_as_it_was_at_each_snapshot(run, images):
     assert run.snapshots == [1, 2]
     over_training = embed_over_training(run, images)
-    assert list(over_training) == ["before training", "after 1 epoch", "after 2 epochs"]
+    assert list(over_training) == ["untrained", "after 1 epoch", "after 2 epochs"]
     baselines = embed_beside_baselines(run, images)
-    assert torch.equal(over_training["before training"], baselines["untrained encoder"])
+    assert torch.equal(over_training["untrained"], baselines["untrained encoder"])
     assert torch.equal(over_training["after 2 epochs"], baselines["trained encoder"])
     assert torch.equal(over_training["after 1 epoch"], embed(load_model(run, 1).encoder, images.images))
     assert not torch.allclose(over_training["after 1 epoch"], over_training["after 2 epochs"])
@@ -178,7 +178,7 @@ def test_a_run_that_has_not_finished_is_seen_as_far_as_it_has_come(run, images, 
     stopped = Run.open(tmp_path / "stopped")
     assert torch.equal(embed(load_encoder(stopped), images.images), embed(load_encoder(run), images.images))
     assert torch.equal(embed_layers(stopped, images)["z"], embed_layers(run, images)["z"])
-    assert list(embed_over_training(stopped, images)) == ["before training", "after 1 epoch", "last checkpoint"]
+    assert list(embed_over_training(stopped, images)) == ["untrained", "after 1 epoch", "last checkpoint"]
     for file in (tmp_path / "stopped").glob("checkpoint*"):
         file.unlink()
     with pytest.raises(ValueError, match=r"checkpoint: .*stopped"):
@@ -195,7 +195,7 @@ def test_of_a_finished_run_the_encoder_s_weights_are_enough(run, images):
     for file in run.path.glob("checkpoint*"):
         file.unlink()
     assert torch.equal(embed_once(run, images), expected)
-    assert list(embed_over_training(run, images)) == ["before training", "after training"]
+    assert list(embed_over_training(run, images)) == ["untrained", "after training"]
     with pytest.raises(ValueError, match="checkpoint"):
         embed_layers(run, images)
 

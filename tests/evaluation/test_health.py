@@ -255,7 +255,7 @@ def test_a_twentieth_is_kept_out_at_least_16_and_at_most_256(count, unseen):
     blank = torch.zeros(1, 3, 2, 2, dtype=torch.uint8).expand(count, 3, 2, 2)
     ids = torch.arange(count) * 3  # positions in a set of which this is a part
     images = ImageSet(blank, torch.zeros(count, dtype=torch.int64), ["all"], ids)
-    rows, others = keep_out(RunConfig(**{**TINY, "dataset": "folder", "data_root": "any"}), images)
+    rows, others = keep_out(RunConfig(**{**TINY, "dataset": "caltech101"}), images)
     assert len(others) == unseen
     assert sorted(ids[rows].tolist() + others.ids.tolist()) == ids.tolist()
 
@@ -353,6 +353,42 @@ def test_of_the_held_out_images_is_seen_what_evaluation_sees():
     expected = color_reading(h, palettes(images))
     read = HeldOut(images, config).read(model)
     assert {name: read[name] for name in expected} == pytest.approx(expected, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("images", "rings"),
+    [
+        (torch.zeros(24, 3, 32, 32).byte(), True),
+        ((torch.rand(24, 3, 32, 32) * 5).byte(), True),  # black with the last bits of noise: 12 bits read as 16
+        (torch.tensor([200, 30, 90])[:, None, None].expand(24, 3, 32, 32).byte(), True),  # of one colour
+        (torch.cat([torch.zeros(11, 3, 32, 32).byte(), some_images(13)]), False),  # more than half are pictures
+        (torch.cat([torch.zeros(13, 3, 32, 32).byte(), some_images(11)]), True),
+        ((some_images() / 8).byte(), False),  # dark, but there is something
+        (some_images(), False),
+    ],
+)
+def test_images_of_one_colour_ring_at_the_first_reading(tmp_path, capsys, images, rings):
+    config = RunConfig(**{**TINY, "epochs": 40}, learning_rate=0.01)
+    run, held_out, model = Run.start(tmp_path, config), HeldOut(images, config), build("group")
+    held_out.watch(model, run, step=0, epochs=0)
+    held_out.watch(model, run, step=1, epochs=1, loss=2.0)
+    assert list(run.summary["alarms"]) == ["one colour"] * rings
+    assert capsys.readouterr().out.count("ALARM after epoch 0: Nearly all images are of one colour") == rings
+    if rings:
+        alarm = run.summary["alarms"]["one colour"]
+        assert (alarm["first_epoch"], alarm["last_epoch"]) == (0, 1)
+        assert "16 bits" in alarm["text"]
+
+
+def test_a_folder_of_12_bits_in_16_comes_out_black_and_rings(tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    for i in range(170):
+        file = tmp_path / "data" / "ab"[i % 2] / f"{i:04}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 400, (8, 8), np.uint16)).save(file)  # a microscope in the dark
+    run = train(of_folder(tmp_path / "data", epochs=1), tmp_path / "run")
+    assert run.summary["alarms"]["one colour"]["first_epoch"] == 0
+    assert "ALARM after epoch 0: Nearly all images are of one colour, such as black" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2))])

@@ -259,6 +259,28 @@ def solid(*rgb: float, side: int = 4) -> Tensor:
     return torch.tensor(rgb).float()[:, None, None].expand(3, side, side).clone()
 
 
+def test_contrast_is_the_median_deviation_of_the_channel_that_deviates_most(rng):
+    images = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (7, 3, 5, 4), np.uint8))
+    images[2] = 9  # one colour
+    images[4, :2], images[4, 2] = 0, torch.arange(20).reshape(5, 4)  # blue alone differs
+    by_hand = []
+    for image in images.tolist():
+        deviations = []
+        for channel in image:
+            values = [value for row in channel for value in row]
+            mean = sum(values) / len(values)
+            deviations.append(math.sqrt(sum((value - mean) ** 2 for value in values) / len(values)))
+        by_hand.append(max(deviations))
+    assert readings.contrast(images) == pytest.approx(sorted(by_hand)[3], rel=1e-5)
+    assert readings.contrast(images[2:3]) == 0
+    assert readings.contrast(images[4:5]) == pytest.approx(math.sqrt((20**2 - 1) / 12), rel=1e-5)
+    halves = torch.tensor([0, 255], dtype=torch.uint8).repeat(1, 3, 2, 1)
+    assert readings.contrast(halves) == 127.5
+    red = torch.tensor([255, 0, 0], dtype=torch.uint8)[None, :, None, None].expand(3, 3, 4, 4)
+    assert readings.contrast(red) == 0  # channels that differ are a colour
+    assert readings.contrast(torch.zeros(1, 3, 1, 1, dtype=torch.uint8)) == 0
+
+
 def test_palettes_of_plain_images():
     red, blue = solid(1, 0, 0), solid(0, 0, 1)
     half = red.clone()

@@ -122,9 +122,9 @@ def test_layers_compare_h_and_z_by_cosine_and_by_dot_product(run, gallery):
 
 def test_training_is_followed_from_before_it_to_its_end(run, gallery):
     table = score_retrieval(run, gallery, embed_over_training(run, gallery), k=2, name="over_training")
-    assert list(table.columns.unique(0)) == ["before training", "after 1 epoch", "after 2 epochs", "chance"]
+    assert list(table.columns.unique(0)) == ["untrained", "after 1 epoch", "after 2 epochs", "chance"]
     whole = score_retrieval(run, gallery, embed_beside_baselines(run, gallery), k=2)
-    assert table["before training", "mean"].tolist() == whole["untrained encoder", "mean"].tolist()
+    assert table["untrained", "mean"].tolist() == whole["untrained encoder", "mean"].tolist()
     assert table["after 2 epochs", "mean"].tolist() == whole["trained encoder", "mean"].tolist()
     assert summary_of(run, "over_training")["scores"].keys() == set(table.columns.unique(0))
 
@@ -148,7 +148,7 @@ def test_colour_is_read_on_a_part_of_the_images_whatever_their_labels(run, galle
 
 
 def test_what_cannot_be_scored_is_said_before_training(gallery):
-    config = RunConfig(dataset="folder", data_root="anywhere")
+    config = RunConfig(dataset="caltech101")
     require_scorable(config, gallery, neighbors_k=5, evaluation_images=4000)
     with pytest.raises(ValueError, match=r"neighbors_k: .*1 to 119"):
         require_scorable(config, gallery, neighbors_k=120, evaluation_images=4000)
@@ -168,7 +168,7 @@ def test_what_cannot_be_scored_is_said_before_training(gallery):
 
 
 def test_classes_that_cannot_be_told_apart_are_refused_before_training(gallery):
-    config = RunConfig(dataset="folder", data_root="anywhere")
+    config = RunConfig(dataset="caltech101")
     lopsided = ImageSet(gallery.images[:40], (torch.arange(40) == 20).long(), ["ant", "bee"], gallery.ids[:40])
     require_scorable(config, lopsided, neighbors_k=5, evaluation_images=4000, seeds=[0])
     with pytest.raises(ValueError, match="two classes in nine tenths"):

@@ -110,5 +110,5 @@ def test_unknown_notebooks_and_parameters_are_refused_before_anything_runs(noteb
 
 
 def test_a_page_can_be_made_of_any_executed_notebook(notebook):
-    assert write_page(notebook) == notebook.with_suffix(".html")
+    write_page(notebook)
     assert "A question" in notebook.with_suffix(".html").read_text()

@@ -44,8 +44,7 @@ def shown(monkeypatch, few) -> SimpleNamespace:
     """What a section displays, and what it calls each kind of figure with; the gallery is a small one."""
     seen = SimpleNamespace(displayed=[], calls=[])
     monkeypatch.setattr(sections, "display", seen.displayed.append)
-    for room in ("embeddings", "classification"):
-        monkeypatch.setattr(f"simclr_lib.evaluation.{room}.load_images", few_images)
+    monkeypatch.setattr("simclr_lib.evaluation.embeddings.load_images", few_images)
     for name in FIGURES:
         monkeypatch.setattr(figures, name, recording(seen.calls, name, getattr(figures, name)))
     return seen
@@ -108,6 +107,27 @@ def test_announce_refuses_by_name_what_scoring_would_refuse(tmp_path, monkeypatc
     with pytest.raises(ValueError, match=f"{next(iter(wrong))}: "):
         sections.announce(RunConfig(**TINY), "00", **wrong)
     assert not (tmp_path / "runs").exists()
+
+
+def test_announce_refuses_the_directory_of_another_run_and_one_in_which_a_process_trains(tmp_path):
+    config = RunConfig(**TINY)
+    with Run.writing(tmp_path / "run", config), pytest.raises(ValueError, match="nothing is trained"):
+        sections.announce(config, "00", str(tmp_path / "run"))
+    with pytest.raises(ValueError, match=r"run_dir: .*seed 4 -> 1.*another run_dir"):
+        sections.announce(RunConfig(**{**TINY, "seed": 1}), "00", str(tmp_path / "run"))
+    assert sections.announce(config, "00", str(tmp_path / "run")) == str(tmp_path / "run")
+
+
+def test_announce_refuses_weights_that_do_not_fit(tmp_path):
+    (tmp_path / "weights.pt").touch()
+    with pytest.raises(ValueError, match="init_from: "):
+        sections.announce(RunConfig(**TINY, init_from=str(tmp_path / "weights.pt")), "00")
+
+
+def test_announce_asks_no_more_for_weights_that_a_run_has_left_behind(tmp_path):
+    config = RunConfig(**TINY, init_from="gone")
+    Run.start(tmp_path, config).save_checkpoint({})
+    assert sections.announce(config, "00", str(tmp_path)) == str(tmp_path)
 
 
 def test_look_shows_the_queries_and_their_views_as_training_draws_them(run, shown, few):
@@ -199,10 +219,10 @@ def test_layers_compare_h_and_z_by_cosine_and_dot(run, shown):
 
 def test_training_is_followed_from_before_it_to_its_end(run, shown, few):
     sections.follow_training(run)
-    stages = ["before training", "after 1 epoch", "after 2 epochs", "after 3 epochs", "after 4 epochs"]
+    stages = ["untrained", "after 1 epoch", "after 2 epochs", "after 3 epochs", "after 4 epochs"]
     assert list(run.summary["over_training"]["scores"]) == [*stages, "chance"]
     _, queries, variants = shown.calls[0][1][:3]
-    assert list(variants) == ["before training", "after 2 epochs", "after 4 epochs"]
+    assert list(variants) == ["untrained", "after 2 epochs", "after 4 epochs"]
     h = h_of(run, few, 2)
     indices, _ = variants["after 2 epochs"]
     assert [indices[query].tolist() for query in queries] == [nearest(h, query, 6) for query in queries]
