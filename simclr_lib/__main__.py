@@ -17,7 +17,7 @@ def main(arguments: list[str] | None = None) -> None:
         options.command(options)
     except KeyboardInterrupt:
         parser.exit(130, "interrupted; the same command goes on\n")
-    except (ValueError, FileNotFoundError, FloatingPointError, ProcessFailedError) as error:
+    except (ValueError, OSError, FloatingPointError, ProcessFailedError) as error:
         parser.exit(2, f"error: {error}\n")
 
 
@@ -33,8 +33,7 @@ def _parser() -> argparse.ArgumentParser:
 
     resume = commands.add_parser("resume", help="go on with the run of a run directory")
     resume.add_argument("run_dir")
-    machine = "what says where and how fast: device, data_root, num_workers, processes, ..."
-    resume.add_argument("-p", **given, help=machine)
+    resume.add_argument("-p", **given, help="where and how fast: device, data_root, num_workers, processes, ...")
     resume.set_defaults(command=_train, config=None)
 
     run = commands.add_parser("run", help="execute a notebook and file its report in the run directory")
@@ -72,15 +71,14 @@ def _list(options: argparse.Namespace) -> None:
     from simclr_lib.run import Run
 
     for file in sorted((project_root() / "runs").rglob("config.json")):
-        folder = file.parent.relative_to(project_root())
         try:
             run = Run.open(file.parent)
             config, epochs, state = run.config, run.metrics("epoch"), run.status.get("state", "unknown")
+            loss = f"loss {epochs[-1]['loss']:.3f} (chance {config.chance_loss:.3f})" if epochs else "no epoch yet"
+            line = f"{state:11} {config.dataset} {config.arch} {len(epochs)}/{config.epochs} epochs  {loss}"
         except Exception as error:  # a damaged file, the run of another version: the others are listed all the same
-            print(f"{folder!s:48} cannot be read: {type(error).__name__}: {error}")
-            continue
-        loss = f"loss {epochs[-1]['loss']:.3f} (chance {config.chance_loss:.3f})" if epochs else "no epoch yet"
-        print(f"{folder!s:48} {state:11} {config.dataset} {config.arch} {len(epochs)}/{config.epochs} epochs  {loss}")
+            line = f"cannot be read: {type(error).__name__}: {error}"
+        print(f"{file.parent.relative_to(project_root())!s:48} {line}")
 
 
 def _literal(text: str) -> object:

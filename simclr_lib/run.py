@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -54,18 +55,22 @@ class Run:
             ValueError: if `path` cannot be written, or already holds a run of another configuration.
         """
         run = cls(require_writable(path), config)
-        if (run.path / "config.json").exists():
-            changes = cls.open(run.path).config.differences(config).items()
-            listed = ", ".join(f"{name} {before!r} -> {now!r}" for name, (before, now) in changes)
-            expected = f"the configuration of the run in {run.path}"
-            require(not changes, "run_dir", expected, listed, "give another run_dir")
-        recorded = "metrics.jsonl", "summary.json", "encoder.safetensors", "snapshots/*", "embeddings/*", "*.npz"
-        for pattern in ("**/.*.tmp", *(recorded if not run.begun else ())):  # a killed process leaves half a file
-            for file in run.path.glob(pattern):
-                file.unlink()
+        if run.require_same():
+            recorded = "metrics.jsonl", "summary.json", "encoder.safetensors", "snapshots/*", "embeddings/*", "*.npz"
+            for pattern in ("**/.*.tmp", *(() if run.begun else recorded)):  # a killed process leaves half a file
+                for file in run.path.glob(pattern):
+                    file.unlink()
         if not run.finished:
             run._write("config.json", config.to_dict())
         return run
+
+    def require_same(self) -> bool:
+        """Whether there is a run already. Raises ValueError where it is one of another configuration."""
+        there = (self.path / "config.json").exists()
+        changes = Run.open(self.path).config.differences(self.config).items() if there else ()
+        listed = ", ".join(f"{name} {before!r} -> {now!r}" for name, (before, now) in changes)
+        require(not changes, "run_dir", f"the configuration of the run in {self.path}", listed, "give another run_dir")
+        return there
 
     @classmethod
     def open(cls, path: str | Path) -> "Run":
@@ -94,8 +99,7 @@ class Run:
 
     def metrics(self, kind: str = "step") -> list[dict]:
         """The records of `kind`, in order of `step`."""
-        last = {record["step"]: record for record in self._records() if record["kind"] == kind}
-        return [last[step] for step in sorted(last)]
+        return sorted((record for record in self._records() if record["kind"] == kind), key=itemgetter("step"))
 
     def _records(self) -> list[dict]:
         lines = self._text("metrics.jsonl").splitlines()
@@ -242,7 +246,7 @@ class Run:
 
         return load_file(self.path / f"{name}.safetensors")
 
-    # Arrays, figures, and how files are written and read.
+    # Arrays, and how files are written and read.
 
     def save_arrays(self, name: str, **arrays: np.ndarray) -> None:
         """Write <name>.npz."""
@@ -253,10 +257,6 @@ class Run:
         """The arrays of <name>.npz; none where there is no such file."""
         file = self.path / f"{name}.npz"
         return dict(np.load(file)) if file.exists() else {}
-
-    def figure(self, name: str) -> Path:
-        """The path of figures/<name>.png."""
-        return self.path / "figures" / f"{name}.png"
 
     def _text(self, name: str) -> str:
         file = self.path / name
@@ -272,9 +272,12 @@ class Run:
     @contextmanager
     def _replacing(self, name: str) -> Iterator[Path]:
         require_held(self.path)
-        with replacing(self.path / name) as temporary:
-            yield temporary
-            require_held(self.path)  # a large file takes a while
+        try:
+            with replacing(self.path / name) as temporary:
+                yield temporary
+                require_held(self.path)  # a large file takes a while
+        except (OSError, RuntimeError) as error:  # torch and safetensors have errors of their own for a full disk
+            raise OSError(f"{self.path / name} cannot be written ({error}); {GO_ON} once it can") from error
 
 
 class Follower(Run):

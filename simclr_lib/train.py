@@ -8,7 +8,6 @@ import copy
 import math
 import os
 import time
-from functools import partial
 
 import numpy as np
 import torch
@@ -19,7 +18,7 @@ from simclr_lib.config import MACHINE_FIELDS, RunConfig
 from simclr_lib.data.sets import ImageSet
 from simclr_lib.engine import processes
 from simclr_lib.engine.checks import require
-from simclr_lib.engine.device import choose_device, device_name, keep_freed_memory, largest_that_fits
+from simclr_lib.engine.device import choose_device, device_name, keep_freed_memory, largest_that_fits, say_what_slows
 from simclr_lib.engine.interruption import interruption
 from simclr_lib.engine.launcher import launch
 from simclr_lib.engine.progress import progress_bar, say
@@ -28,6 +27,7 @@ from simclr_lib.evaluation.health import LEAST, HeldOut, keep_out, load_training
 from simclr_lib.lars import build_optimizer
 from simclr_lib.loss import nt_xent
 from simclr_lib.model import SimCLR, build_encoder
+from simclr_lib.pretrained import start_from
 from simclr_lib.run import Follower, Run
 from simclr_lib.schedule import warmup_cosine
 from simclr_lib.step import simclr_step
@@ -63,25 +63,22 @@ def _train_here(config: RunConfig, run_dir: str | os.PathLike) -> Run:
             if name not in MACHINE_FIELDS:
                 processes.require_alike(name, value)
         learner = Learner(config, device)
-        kind = Run if processes.rank() == 0 else Follower
-        with kind.writing(run_dir, config) as run:
-            if processes.from_first(run.finished):
-                return run
-            with run.recording_status():
-                _train(learner, run)
-            processes.wait_for_all()  # so that nobody looks for what the first has yet to write
+        with (Run if processes.rank() == 0 else Follower).writing(run_dir, config) as run:
+            if not processes.from_first(run.finished):
+                with run.recording_status():
+                    _train(learner, run)
+                processes.wait_for_all()  # so that nobody looks for what the first has yet to write
             return run
 
 
 def _train(learner: "Learner", run: Run) -> None:
-    config = run.config
     _record_split(run, learner)
     learner.restore(run)
     with processes.one_after_the_other():
-        images = load_training_images(config)
-        rows, unseen = keep_out(config, images)
+        images = load_training_images(run.config)
+        rows, unseen = keep_out(run.config, images)
     _record_images(run, images, rows, unseen)
-    held_out = HeldOut(unseen.images, config) if processes.rank() == 0 and len(unseen) >= LEAST else None
+    held_out = HeldOut(unseen.images, run.config) if processes.rank() == 0 and len(unseen) >= LEAST else None
     try:
         fit(learner, images.images, rows, run, held_out)
     except FloatingPointError as error:
@@ -112,7 +109,7 @@ def fit(learner: "Learner", images: Tensor, rows: Tensor, run: Run, held_out: He
     steps, warmup = config.steps_per_epoch(len(rows)), config.warmup_steps(len(rows))
     total, done = config.epochs * steps, learner.epochs_done * steps + len(learner.losses)
     bar = progress_bar(total * size, "training", "images", initial=done * size, show=processes.rank() == 0)
-    with bar, keep_freed_memory(learner.device), interruption.keeping(partial(learner.save, run)):
+    with bar, keep_freed_memory(learner.device), interruption.keeping(lambda: learner.save(run)):
         if held_out and done == 0:
             held_out.watch(learner.model, run, step=0, epochs=0)
         for epoch in range(learner.epochs_done, config.epochs):
@@ -128,7 +125,7 @@ def fit(learner: "Learner", images: Tensor, rows: Tensor, run: Run, held_out: He
                 bar.set_postfix(step=step + 1, loss=f"{loss:.3f}", refresh=False)
                 bar.update(size)
                 if step + 1 < end and time.monotonic() - learner.saved_at > 60 * config.checkpoint_minutes:
-                    with interruption.change():
+                    with interruption.whole(changing=True):
                         learner.save(run)
             require_finite(learner.model.state_dict(), f"a weight after epoch {epoch + 1}")
             loss = _record_epoch(run, epoch, end - 1, learner.losses, learner.seconds)
@@ -136,7 +133,7 @@ def fit(learner: "Learner", images: Tensor, rows: Tensor, run: Run, held_out: He
                 held_out.watch(learner.model, run, end, epoch + 1, loss)
             if epoch + 1 in snapshot_epochs(config.epochs):
                 run.save_weights(run.snapshot(epoch + 1), learner.model.state_dict())
-            with interruption.change():
+            with interruption.whole(changing=True):
                 learner.epochs_done, learner.losses, learner.seconds = epoch + 1, [], 0.0
                 learner.save(run)
 
@@ -177,10 +174,9 @@ class Learner:
         self.buffers_before = {name: buffer.clone() for name, buffer in self.model.named_buffers()}
         images, generator = images.to(self.device), generator_at(self.config.seed, 1, step)
         images = images.double() / 255 if self.dtype == torch.float64 else images
+        trained = self.model, self.optimizer, self.augment
         temperature, precision = self.config.actual_temperature, self.config.precision
-        loss = simclr_step(
-            self.model, self.optimizer, self.augment, images, generator, temperature, precision, self.micro_batch_size
-        )
+        loss = simclr_step(*trained, images, generator, temperature, precision, self.micro_batch_size)
         require_finite({"loss": loss}, f"the loss at step {step}")
         self.losses.append(loss.item())
         self.buffers_before = {}
@@ -202,6 +198,8 @@ class Learner:
             self.model.load_state_dict(state["model"])
             self.optimizer.load_state_dict(state["optimizer"])
             run.cut_metrics(self.epochs_done, len(self.losses))
+        elif self.config.init_from and not start_from(self.model, self.config.init_from) and processes.rank() == 0:
+            say(f"{self.config.init_from} has no projection head: the projection head starts at random")
 
     def _try(self, n: int) -> None:
         """Take n images through copies of the model and the optimizer, as a step on its own does, and forget all."""
@@ -253,6 +251,7 @@ def _record_split(run: Run, learner: Learner) -> None:
     split = {"processes": processes.world_size(), "batch_per_process": each, "micro_batch_size": size}
     run.add_session(device=device_name(learner.device), **split)
     run.add_to_summary(exact_batch=exact and run.summary.get("exact_batch", True))
+    say_what_slows(learner.device, config.precision, processes.world_size())
     if processes.rank() == 0 and config.micro_batch_size == "auto":
         say(f"micro_batch_size auto: {size:,} of {each:,} images at a time")
     if processes.rank() == 0 and not exact:

@@ -113,5 +113,5 @@ def test_the_examples_run_one_after_the_other(photos):
         code = code.replace(written, run_here)
     exec(compile(code, "the examples", "exec"), {})
     run = Run.open("runs/photos")
-    assert run.figure("neighbors").exists()
+    assert (run.path / "figures/neighbors.png").exists()
     assert {"retrieval", "classification", "color", "layers", "over_training"} <= run.summary.keys()

@@ -1,6 +1,7 @@
 """The command line."""
 
 import json
+import re
 
 import pytest
 
@@ -109,6 +110,17 @@ def test_what_the_user_got_wrong_is_one_line_and_not_a_traceback(config, tmp_pat
     error = refusal(arguments, capsys)
     assert names in error
     assert "expected a" in error
+
+
+def test_a_full_disk_is_one_line(config, monkeypatch, capsys):
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device", "checkpoint.pt")
+
+    monkeypatch.setattr("simclr_lib.run.replacing", full)
+    assert re.search(
+        r"error: .*\.json cannot be written \(.*No space left.*goes on once it can",
+        refusal(["train", "--config", config, "--run-dir", "a"], capsys),
+    )
 
 
 def test_a_field_that_does_not_exist_is_named(config, tmp_path, capsys):

@@ -213,6 +213,15 @@ def test_what_came_before_any_checkpoint_does_not_mix_with_a_new_start(tmp_path)
     assert run.load_arrays("embeddings/epoch-0001") == {}
 
 
+def test_what_others_keep_in_a_directory_stays_when_a_run_begins_there(tmp_path):
+    names = ["mine.npz", "snapshots/mine.txt", "metrics.jsonl", ".mine.tmp"]
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("")
+    Run.start(tmp_path, RunConfig())
+    assert all((tmp_path / name).exists() for name in names)
+
+
 def test_a_finished_run_whose_weights_were_not_kept_is_not_trained_over(tmp_path):
     run = Run.start(tmp_path, RunConfig(epochs=2))
     run.log("step", step=0, loss=1.0)
@@ -251,7 +260,6 @@ def test_encoder_and_arrays_round_trip(tmp_path):
         assert arrays["ids"].tolist() == [0, 1, 2]
         assert arrays["h"].tolist() == [[0.0, 1.0], [2.0, 3.0], [4.0, 5.0]]
         assert (tmp_path / f"{name}.npz").is_file()
-    assert run.figure("loss") == tmp_path / "figures/loss.png"
 
 
 def test_snapshots_are_read_back_and_listed_in_the_order_of_their_epochs(tmp_path):

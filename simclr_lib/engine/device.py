@@ -4,10 +4,13 @@ import ctypes
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import torch
+from joblib import cpu_count  # of this process: a scheduler or a container may have fewer for it than the machine has
 
 from simclr_lib.engine.checks import require
+from simclr_lib.engine.progress import say_once
 
 
 def choose_device(name: str, number: int | None = None) -> torch.device:
@@ -36,6 +39,16 @@ def device_name(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"{device.type} ({torch.get_num_threads()} threads)"
+
+
+def say_what_slows(device: torch.device, precision: str, processes: int) -> None:
+    """Say what makes training on a CPU slow by mistake, and what to set."""
+    threads, cores, flags = torch.get_num_threads(), cpu_count(), Path("/proc/cpuinfo")
+    if device.type == "cpu" and processes * threads > cores:
+        found = f"{processes} x {threads} threads on {cores} cores slow each other, up to tenfold"
+        say_once(f"{found}: set OMP_NUM_THREADS={max(1, cores // processes)} before Python starts, or lower processes")
+    if device.type == "cpu" and precision == "bfloat16" and flags.exists() and "bf16" not in flags.read_text():
+        say_once("precision='bfloat16': this CPU has no instructions for it, float32 is some six times as fast here")
 
 
 def largest_that_fits(n: int, attempt: Callable[[int], None]) -> int:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-SIGNALS = [getattr(signal, name) for name in ("SIGTERM", "SIGUSR2", "SIGINT") if hasattr(signal, name)]
+SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR2") if hasattr(signal, name)]
 
 
 class Interruption:
@@ -25,7 +25,7 @@ class Interruption:
 
     def __init__(self) -> None:
         self._to_keep: list[Callable[[], None]] = []
-        self._active = False
+        self._active = self._in_change = False
 
     @contextmanager
     def at_end(self, release: Callable[[], None]) -> Iterator[None]:
@@ -33,24 +33,22 @@ class Interruption:
         if self._active or threading.current_thread() is not threading.main_thread():
             yield  # only the main thread may set handlers
             return
-        self._active, self._release, self._asked = True, release, 0
-        self._changing, self._kept = threading.Lock(), threading.Event()
-        self._in_change = self._raised = False
+        self._active, self._asked, self._changing, self._kept = True, 0, threading.Lock(), threading.Event()
+        self._ending = SIGNALS if "TORCHELASTIC_RUN_ID" in os.environ else SIGNALS[1:]
         read, write = os.pipe()
         os.set_blocking(write, False)
-        threading.Thread(target=self._wait_for_signals, args=(read,), daemon=True).start()
+        threading.Thread(target=self._wait_for_signals, args=(read, release), daemon=True).start()
         heeded = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]  # under nohup, say
         before = {number: signal.signal(number, self._handle) for number in heeded}
         wakeup = signal.set_wakeup_fd(write, warn_on_full_buffer=False)
         try:
             yield
         finally:
-            self._raised = True  # what comes now is too late
+            self._active = False
             for number, handler in before.items():
                 signal.signal(number, handler or signal.SIG_DFL)
             signal.set_wakeup_fd(wakeup)
             os.close(write)
-            self._active = False
 
     @contextmanager
     def keeping(self, keep: Callable[[], None]) -> Iterator[None]:
@@ -71,35 +69,34 @@ class Interruption:
                     self._handle(self._asked, None)
 
     @contextmanager
-    def whole(self) -> Iterator[None]:
-        """A step: a signal inside leaves no trace of it, or, after `begin_change`, waits until it is whole."""
+    def whole(self, changing: bool = False) -> Iterator[None]:
+        """A step: a signal inside leaves no trace of it, or, after `begin_change`, waits until it is whole.
+
+        changing: the change begins at once.
+        """
         try:
+            if changing:
+                self.begin_change()
             yield
         finally:
-            if self._active and self._in_change:
+            if self._in_change:
                 self._changing.release()
                 self._in_change = False  # after it, so that no handler waits in between for what waits for the lock
         if self._active and self._asked:
             self._handle(self._asked, None)
 
-    @contextmanager
-    def change(self) -> Iterator[None]:
-        """What a signal waits for from its first instruction on."""
-        with self.whole():
-            self.begin_change()
-            yield
-
-    def _wait_for_signals(self, pipe: int) -> None:
-        while number := os.read(pipe, 1):  # empty once the other end is closed
-            if number[0] in SIGNALS and not self._kept.is_set():
+    def _wait_for_signals(self, pipe: int, release: Callable[[], None]) -> None:
+        while received := os.read(pipe, 1):  # empty once the other end is closed
+            number = received[0]
+            if number in SIGNALS and not self._kept.is_set():
                 self._changing.acquire()  # and never let go: no change begins any more
                 self._keep()
                 self._kept.set()
-            if number[0] in SIGNALS and _ends(number[0]):
-                self._release()
+            if number in self._ending:
+                release()
                 flush = threading.Thread(target=sys.stdout.flush, daemon=True)
                 flush.start(), flush.join(0.5)  # the main thread may stand in the middle of a print
-                os._exit(128 + number[0])
+                os._exit(128 + number)
         os.close(pipe)
 
     def _keep(self) -> None:
@@ -112,17 +109,12 @@ class Interruption:
     def _handle(self, number: int, frame: FrameType | None) -> None:
         """In the main thread, at the first instruction after the signal."""
         self._asked = number
-        if self._in_change or self._raised:
-            return
-        self._kept.wait()
-        if _ends(number):
-            threading.Event().wait()  # until the other thread ends the process
-        self._raised = True
-        raise KeyboardInterrupt
-
-
-def _ends(number: int) -> bool:
-    return number != signal.SIGINT or "TORCHELASTIC_RUN_ID" in os.environ
+        if self._active and not self._in_change:
+            self._kept.wait()
+            if number in self._ending:
+                threading.Event().wait()  # until the other thread ends the process
+            self._active = False  # a signal repeated does no more
+            raise KeyboardInterrupt
 
 
 interruption = Interruption()

@@ -9,8 +9,10 @@ from functools import cache
 from pathlib import Path
 from typing import TextIO
 
+from joblib import cpu_count
+
 from simclr_lib.engine.interruption import interruption
-from simclr_lib.engine.lock import TOKEN, token_of
+from simclr_lib.engine.lock import TOKEN, held
 from simclr_lib.engine.progress import CALLER, follow, progress_bar, say
 
 
@@ -62,9 +64,9 @@ def launch(run_dir: Path, processes: int, steps: int, done: int, batch_size: int
 def _torchrun(run_dir: Path, processes: int, errors: TextIO) -> subprocess.Popen:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
     command += ["-m", "simclr_lib", "train", "--config", str(run_dir / "config.json"), "--run-dir", str(run_dir)]
-    threads = max(1, (os.cpu_count() or 1) // processes)
     path = os.pathsep.join([str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")])
-    environment = {"OMP_NUM_THREADS": str(threads), **os.environ, "PYTHONPATH": path, CALLER: str(os.getpid())}
-    environment |= {TOKEN: token_of(run_dir), "PET_SIGNALS_TO_HANDLE": "SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR2"}
+    environment = {"OMP_NUM_THREADS": str(max(1, cpu_count() // processes)), **os.environ, "PYTHONPATH": path}
+    environment |= {CALLER: str(os.getpid()), TOKEN: held.get(run_dir, "")}
+    environment |= {"PET_SIGNALS_TO_HANDLE": "SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR2"}
     streams = dict(stdout=subprocess.PIPE, stderr=errors, text=True, errors="replace")
     return subprocess.Popen(command, env=environment, **streams)

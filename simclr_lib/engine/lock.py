@@ -25,10 +25,10 @@ from simclr_lib.engine.progress import say
 FILE = "writer.json"
 BEAT, SILENCE = 15, 120  # seconds: between two heartbeats; without one, until a writer on another machine is dead
 TOKEN = "SIMCLR_WRITER"  # the environment variable that makes a process one writer with the one that started it
-_held: dict[Path, str] = {}  # directory -> the token by which this process is its writer
+held: dict[Path, str] = {}  # directory -> the token by which this process, and those it starts, are its writer
 
 
-class LockLostError(RuntimeError):
+class LockLostError(Exception):
     """Another process has become the writer of a directory, while this one was suspended."""
 
 
@@ -41,22 +41,17 @@ def one_writer(folder: Path) -> Iterator[None]:
     Raises:
         ValueError: where another process, or another thread of this one, writes to it.
     """
-    token = os.environ.get(TOKEN, "")
-    if token and _token(folder) == token:  # that of the process that started this one
-        _held[folder] = token
-        with interruption.at_end(lambda: None):
-            yield
-        return
-    token = _take(folder)
+    started_by_holder = os.environ.get(TOKEN) == _read(folder).get("token", "none")
+    token = os.environ[TOKEN] if started_by_holder else _take(folder)
     done = threading.Event()
 
     def release() -> None:
         done.set()
-        _held.pop(folder, None)
-        if _token(folder) == token:
+        held.pop(folder, None)
+        if _read(folder).get("token") == token and not started_by_holder:
             (folder / FILE).unlink(missing_ok=True)
 
-    _held[folder] = token
+    held[folder] = token
     threading.Thread(target=_beat, args=(folder, token, done), daemon=True).start()
     try:
         with interruption.at_end(release):
@@ -69,9 +64,9 @@ def writer(folder: Path) -> dict | None:
     """Who writes to `folder`: its process, host and since when; None where nobody does, or where who did is dead."""
     try:
         beat = (folder / FILE).stat().st_mtime
-        holder = json.loads((folder / FILE).read_text() or "{}")
     except (FileNotFoundError, NotADirectoryError):
         return None
+    holder = _read(folder)
     if holder.get("place") == _place():
         return holder if _born(holder["process"]) == holder["born"] else None
     return holder if abs(_time_of_disk(folder) - beat) < SILENCE else None
@@ -79,23 +74,17 @@ def writer(folder: Path) -> dict | None:
 
 def require_free(folder: Path) -> None:
     """Raise ValueError, naming process, host and since when, where a process writes to `folder`."""
-    holder = writer(folder)
-    if holder is not None:
+    if (holder := writer(folder)) is not None:
         found = f"{folder}, where {_name(holder)} trains"
         require(False, "run_dir", "a directory in which nothing is trained", found, "wait, stop it, or give another")
 
 
 def require_held(folder: Path) -> None:
     """Raise LockLostError where this process was the writer of `folder` and is no longer."""
-    if folder in _held and _token(folder) != _held[folder]:
+    if folder in held and _read(folder).get("token") != held[folder]:
         now = f"is held by {_name(holder)}" if (holder := writer(folder)) else "is gone"
         found = f"expected to be the one writer of {folder}, but {FILE} there {now}: was this process suspended?"
         raise LockLostError(f"{found} It writes no more; the same call goes on where the other ends")
-
-
-def token_of(folder: Path) -> str:
-    """What the processes that this one starts are given as TOKEN, to be one writer of `folder` with it."""
-    return _held.get(folder, "")
 
 
 def _name(holder: dict) -> str:
@@ -105,20 +94,23 @@ def _name(holder: dict) -> str:
 
 def _take(folder: Path) -> str:
     """Take the lock, and return its token."""
-    token = uuid.uuid4().hex
-    own = {"token": token, "process": os.getpid(), "host": socket.gethostname(), "since": utc_now()}
-    own |= {"place": _place(), "born": _born(os.getpid())}
+    token, process = uuid.uuid4().hex, os.getpid()
+    own = {"token": token, "process": process, "host": socket.gethostname(), "since": utc_now()}
+    own |= {"place": _place(), "born": _born(process)}
     try:
         with open(folder / FILE, "x") as file:  # one of several that try succeeds
             json.dump(own, file)
         return token
     except FileExistsError:
         require_free(folder)
+    except OSError as error:  # there is room for a name, but not for what is in it
+        (folder / FILE).unlink(missing_ok=True)
+        raise OSError(f"{folder}: expected a disk with room for a run, got {error}") from error
     claim = folder / f".{FILE}.{token}"
     claim.write_text(json.dumps(own))
     os.replace(claim, folder / FILE)
     time.sleep(0.2)  # of several that found the lock of a dead one, the last to rename has it; the others see it now
-    if _token(folder) != token:
+    if _read(folder).get("token") != token:
         require_free(folder)
     say(f"{folder}: took over the lock of a process that died")
     return token
@@ -127,14 +119,14 @@ def _take(folder: Path) -> str:
 def _beat(folder: Path, token: str, done: threading.Event) -> None:
     while not done.wait(BEAT):
         with suppress(OSError):
-            if _token(folder) == token:
+            if _read(folder).get("token") == token:
                 os.utime(folder / FILE)
 
 
-def _token(folder: Path) -> str | None:
-    with suppress(OSError, ValueError):
-        return json.loads((folder / FILE).read_text())["token"]
-    return None
+def _read(folder: Path) -> dict:
+    with suppress(OSError, ValueError):  # there is none, or it is being written
+        return json.loads((folder / FILE).read_text())
+    return {}
 
 
 def _place() -> str:

@@ -2,18 +2,16 @@
 
 import sys
 from collections.abc import Mapping
-from dataclasses import fields
 from pathlib import Path
-from typing import Any
 
 from simclr_lib.config import RunConfig
 from simclr_lib.engine.checks import require
 from simclr_lib.engine.lock import require_free
 from simclr_lib.engine.parameters import require_known
-from simclr_lib.engine.paths import new_run_dir, require_writable
+from simclr_lib.engine.paths import new_run_dir, require_writable, user_path
 
 
-def run_notebook(notebook: str | Path, parameters: Mapping[str, Any], run_dir: str | Path | None = None) -> Path:
+def run_notebook(notebook: str | Path, parameters: Mapping[str, object], run_dir: str | Path | None = None) -> Path:
     """Execute `notebook` with papermill and file report.ipynb and report.html in its run directory.
 
     Args:
@@ -31,10 +29,11 @@ def run_notebook(notebook: str | Path, parameters: Mapping[str, Any], run_dir: s
     """
     import papermill  # slow to import, and only executing needs it
 
-    require(Path(notebook).is_file(), "notebook", "a file", notebook, "the project's are in notebooks/")
+    notebook = user_path(notebook, "notebook")
+    require(notebook.is_file(), "notebook", "a file", notebook, "the project's are in notebooks/")
     own = set(papermill.inspect_notebook(str(notebook)))
-    require_known(parameters, own | {field.name for field in fields(RunConfig)})
-    run_dir = require_writable(str(run_dir or parameters.get("run_dir") or new_run_dir(Path(notebook).stem)))
+    require_known(parameters, own | set(RunConfig().to_dict()))
+    run_dir = require_writable(str(run_dir or parameters.get("run_dir") or new_run_dir(notebook.stem)))
     require_free(run_dir)
     report, parameters = run_dir / "report.ipynb", {**parameters, "run_dir": str(run_dir)}
     print(f"executing {notebook} into {run_dir} (give this as --run-dir to resume)", flush=True)
@@ -45,12 +44,10 @@ def run_notebook(notebook: str | Path, parameters: Mapping[str, Any], run_dir: s
     return run_dir
 
 
-def write_page(notebook: str | Path) -> Path:
-    """Write an executed notebook as one .html beside it, pictures inside, which needs no network; returns its path."""
+def write_page(notebook: str | Path) -> None:
+    """Write an executed notebook as one .html beside it, pictures inside, which needs no network."""
     from nbconvert import HTMLExporter
 
     exporter = HTMLExporter(embed_images=True, mathjax_url="", require_js_url="", jquery_url="", mermaid_js_url="")
     body, _ = exporter.from_filename(str(notebook))
-    page = Path(notebook).with_suffix(".html")
-    page.write_text(body, encoding="utf-8")
-    return page
+    Path(notebook).with_suffix(".html").write_text(body, encoding="utf-8")

@@ -15,14 +15,11 @@ from simclr_lib import figures
 from simclr_lib.augment import Augment
 from simclr_lib.config import RunConfig
 from simclr_lib.data.sets import ImageSet
-from simclr_lib.engine.checks import require
+from simclr_lib.engine import checks, environment, lock, paths, seeds
 from simclr_lib.engine.device import choose_device, device_name
-from simclr_lib.engine.environment import commit
-from simclr_lib.engine.lock import require_free
-from simclr_lib.engine.paths import new_run_dir, user_path
-from simclr_lib.engine.seeds import generator_at
 from simclr_lib.evaluation import classification, embeddings, health, neighbors, scores, tables
-from simclr_lib.model import build_encoder
+from simclr_lib.model import SimCLR, build_encoder
+from simclr_lib.pretrained import start_from
 from simclr_lib.retrieval import top_k_neighbors
 from simclr_lib.run import Run
 from simclr_lib.train import images_at_a_time
@@ -38,12 +35,16 @@ def announce(
 
     Returns the directory of the run: `run_dir`, or, where that is empty, a new one named after the notebook.
     """
-    build_encoder(**config.encoder_options), Augment(**config.view_options)  # refuse what cannot be built
-    require_free(user_path(run_dir or ".", "run_dir"))
+    if run_dir:
+        run = Run(paths.user_path(run_dir, "run_dir"), config)
+        lock.require_free(run.path), run.require_same()
+    model, _ = SimCLR(build_encoder(**config.encoder_options), config.projection_dim), Augment(**config.view_options)
+    if config.init_from and not (run_dir and run.begun):  # the weights need not be there any more
+        start_from(model, config.init_from)
     images, gallery = health.load_training_images(config), embeddings.load_gallery(config)
     facts = derived(config, images)
     scores.require_scorable(config, gallery, neighbors_k, evaluation_images)
-    run_dir = run_dir or str(new_run_dir(notebook))
+    run_dir = run_dir or str(paths.new_run_dir(notebook))
     scored = class_sizes(gallery) if class_sizes(gallery) != facts["classes"] else "these classes"
     for name, value in {**facts, "scored on": scored, "run directory": run_dir}.items():
         print(textwrap.fill(f"{name:15}{value}", 105, subsequent_indent=" " * 15, **WHOLE_WORDS))
@@ -53,7 +54,7 @@ def announce(
 def derived(config: RunConfig, images: ImageSet) -> dict[str, str]:
     """What follows from `config` and the images that it names: name -> value with its unit."""
     rows, unseen = health.keep_out(config, images)
-    steps, warmup, version = config.steps_per_epoch(len(rows)), config.warmup_steps(len(rows)), commit()
+    steps, warmup, version = config.steps_per_epoch(len(rows)), config.warmup_steps(len(rows)), environment.commit()
     each, area = config.batch_size // config.processes, "{:.0%} to {:.0%}".format(*config.crop_area)
     at_a_time = images_at_a_time(config, each, choose_device(config.device)) or "as many as fit"
     usual = RunConfig(dataset=config.dataset, arch=config.arch, image_size=config.image_size).to_dict()
@@ -79,7 +80,8 @@ def class_sizes(images: ImageSet) -> str:
     """The classes by name, each with its number of images, and how many images have none."""
     sizes = Counter(images.labels.tolist())
     named = [*enumerate(images.class_names), (-1, "unlabelled")]
-    return ", ".join(f"{name} {sizes[label]:,}" for label, name in named if sizes[label])
+    listed = ", ".join(f"{name} {sizes[label]:,}" for label, name in named if sizes[label])
+    return listed.encode(errors="backslashreplace").decode()  # a folder's name need not be text
 
 
 def look(config: RunConfig) -> None:
@@ -93,13 +95,13 @@ def look(config: RunConfig) -> None:
 
 def view_pairs_of(images: ImageSet, config: RunConfig, title: str) -> figures.InlineFigure:
     """Each of some images above two views of it, drawn as `config` says."""
-    augment, generator = Augment(**config.view_options), generator_at(config.seed)
+    augment, generator = Augment(**config.view_options), seeds.generator_at(config.seed)
     return figures.view_pairs(images.images, *(augment(images.images, generator) for _ in range(2)), title=title)
 
 
 def show(run: Run, name: str, figure: figures.InlineFigure) -> None:
     """Show `figure`, and save it as figures/<name>.png of the run."""
-    figures.save_figure(figure, run.figure(name))
+    figures.save_figure(figure, run.path / f"figures/{name}.png")
     display(figure)
 
 
@@ -112,8 +114,7 @@ def show_health(run: Run) -> None:
         print(f"ALARM ({name}, epochs {alarm['first_epoch']} to {alarm['last_epoch']}): {alarm['text']}")
     print(f"alarms that rang: {len(alarms)}" if readings else "health was not read: too few images")
     if readings:
-        title = "Similarity of z on images never trained on"
-        show(run, "similarity", figures.similarity_history(readings, title))
+        show(run, "similarity", figures.similarity_history(readings, "Similarity of z on images never trained on"))
         show(run, "health", figures.health_curves(readings, "Health, on images never trained on"))
 
 
@@ -125,25 +126,23 @@ def score(run: Run, neighbors_k: int = 5, evaluation_images: int | None = 4000) 
     gallery = embeddings.load_gallery(run.config)
     h = embeddings.embed_beside_baselines(run, gallery)
     found = [scores.score_retrieval(run, gallery, h, neighbors_k, sample=evaluation_images)]
-    show_scores(run, "retrieval", found[0].iloc[:3], "What the nearest neighbours share", found[0])
+    show_scores(run, "retrieval", found[0], "What the nearest neighbours share")
     if len(gallery.labels[gallery.labels >= 0].unique()) > 1:
         found.append(classification.score_classes(run, gallery))
-        top1 = found[1].filter(like="top1", axis=0)
-        show_scores(run, "classification", top1, "How well the classes are told apart", found[1])
+        show_scores(run, "classification", found[1], "How well the classes are told apart")
         known = run.summary["classification"]
         print("\n".join(f"{name}: {known[name]}" for name in CLASSIFIED if name in known))
     found.append(scores.score_color(run, gallery, h))
-    show_scores(run, "color", found[-1], "How far similarity in h follows colour", found[-1])
+    show_scores(run, "color", found[-1], "How far similarity in h follows colour")
     return pd.concat(found)
 
 
-def show_scores(run: Run, name: str, drawn: pd.DataFrame, title: str, table: pd.DataFrame) -> None:
-    """A table of scores as JupyterLab shows tables, and bars of a part of it."""
+def show_scores(run: Run, name: str, table: pd.DataFrame, title: str) -> None:
+    """A table of scores as JupyterLab shows tables, and bars of all of them but the means per class."""
     show_table(table)
-    means, deviations = (
-        drawn.xs(kind, axis=1, level=1).drop(columns="chance", errors="ignore") for kind in ("mean", "deviation")
-    )
-    chance = drawn.get(("chance", "mean"))
+    drawn = table[~table.index.str.contains("mean.per.class")]  # with spaces or underscores
+    encoders, chance = drawn.drop(columns="chance", errors="ignore"), drawn.get(("chance", "mean"))
+    means, deviations = (encoders.xs(kind, axis=1, level=1) for kind in ("mean", "deviation"))
     show(run, name, figures.score_bars(means, title, chance, deviations))
 
 
@@ -182,8 +181,12 @@ def follow_training(run: Run, neighbors_k: int = 5, evaluation_images: int | Non
 def show_neighbors_under(run: Run, images: ImageSet, variants: Mapping[str, Tensor], name: str, title: str) -> None:
     """Every second of the fixed queries among `images`, under each of several embeddings, name -> (N, D)."""
     found = {variant: top_k_neighbors(h, k=6) for variant, h in variants.items()}
-    shown = images.images, neighbors.fixed_queries(run.config)[::2], found, images.labels, images.class_names, title
-    show(run, name, figures.neighbor_grid(*shown))
+    show_grid(run, images, neighbors.fixed_queries(run.config)[::2], found, name, title)
+
+
+def show_grid(run: Run, images: ImageSet, queries: list[int], found: tuple | Mapping, name: str, title: str) -> None:
+    """Some of `images`, by position, with the neighbours that were `found` of all, as `neighbor_grid` takes them."""
+    show(run, name, figures.neighbor_grid(images.images, queries, found, images.labels, images.class_names, title))
 
 
 def show_neighbors(run: Run) -> None:
@@ -191,13 +194,11 @@ def show_neighbors(run: Run) -> None:
     worst ones."""
     gallery = embeddings.load_gallery(run.config)
     h = embeddings.embed_once(run, gallery)
-    found = [table[:, :7] for table in neighbors.record_neighbors(run, gallery, h)]
-    for name, queries, title in (
-        ("neighbors", neighbors.fixed_queries(run.config), "The fixed queries"),
-        ("neighbors_best_to_worst", neighbors.choose_queries(h, gallery.labels), "This run's best to worst queries"),
-    ):
-        shown = gallery.images, queries, found, gallery.labels, gallery.class_names
-        show(run, name, figures.neighbor_grid(*shown, title=f"{title}, after training (cosine)"))
+    found = tuple(table[:, :7] for table in neighbors.record_neighbors(run, gallery, h))
+    fixed, own = neighbors.fixed_queries(run.config), neighbors.choose_queries(h, gallery.labels)
+    show_grid(run, gallery, fixed, found, "neighbors", "The fixed queries, after training (cosine)")
+    title = "This run's best to worst queries, after training (cosine)"
+    show_grid(run, gallery, own, found, "neighbors_best_to_worst", title)
 
 
 def conclude(run: Run, met: Mapping[str, bool]) -> None:
@@ -211,4 +212,4 @@ def conclude(run: Run, met: Mapping[str, bool]) -> None:
     run.add_to_summary(prediction_met=met, training_seconds=seconds, final_loss=loss)
     print(f"loss {loss:.3f} (chance {chance:.3f}), {seconds:,.0f} s of training")
     print("\n".join(f"prediction {'met' if holds else 'NOT met'}: {what}" for what, holds in met.items()))
-    require(loss < chance, "loss", f"one below that of chance, {chance:.3f}", f"{loss:.3f}", "see the alarms")
+    checks.require(loss < chance, "loss", f"one below that of chance, {chance:.3f}", f"{loss:.3f}", "see the alarms")

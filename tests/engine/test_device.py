@@ -1,11 +1,13 @@
-"""The device by name, and the search for what fits on it."""
+"""The device by name, the search for what fits on it, and what slows it by mistake."""
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 
+from simclr_lib.engine import device
 from simclr_lib.engine.device import choose_device, largest_that_fits
 
 
@@ -96,3 +98,42 @@ def test_freed_memory_is_kept_in_training_and_given_back_after_it():
     # 1 GB is more than lay on the heap, so no hole there can take it: it is mapped, and unmapped when it is freed
     assert kept_inside
     assert not kept_after
+
+
+@pytest.fixture
+def said(monkeypatch) -> list[str]:
+    lines = []
+    monkeypatch.setattr(device, "say_once", lines.append)
+    monkeypatch.setattr(device, "cpu_count", lambda: 4)
+    return lines
+
+
+@pytest.mark.parametrize(
+    ("processes", "threads", "kind", "remedy"),
+    [
+        (1, 4, "cpu", None),
+        (2, 2, "cpu", None),
+        (4, 4, "cuda", None),
+        (2, 4, "cpu", 2),
+        (1, 8, "cpu", 4),
+        (8, 1, "cpu", 1),
+    ],
+)
+def test_more_threads_than_cores_are_said_with_what_to_set(said, monkeypatch, processes, threads, kind, remedy):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    device.say_what_slows(torch.device(kind), "float32", processes)
+    assert len(said) == (remedy is not None)
+    assert all(f"{processes} x {threads} threads on 4 cores" in line for line in said)
+    assert all(f"OMP_NUM_THREADS={remedy} " in line for line in said)
+
+
+@pytest.mark.parametrize("kind", ["cpu", "cuda"])
+@pytest.mark.parametrize("flags", ["flags : sse avx512_bf16", "flags : sse avx2", None])
+def test_bfloat16_without_its_instructions_is_said(said, monkeypatch, tmp_path, kind, flags):
+    if flags:
+        (tmp_path / "cpuinfo").write_text(flags)
+    monkeypatch.setattr(device, "Path", lambda name: tmp_path / Path(name).name)
+    device.say_what_slows(torch.device(kind), "bfloat16", 1)
+    assert len(said) == (kind == "cpu" and flags == "flags : sse avx2")
+    device.say_what_slows(torch.device(kind), "float32", 1)
+    assert len(said) <= 1

@@ -68,7 +68,7 @@ def test_a_change_that_has_begun_is_finished_first_and_none_begins_after():
         deadline = time.monotonic() + 0.5
         while time.monotonic() < deadline: pass
         state = 'whole'
-    with interruption.change():
+    with interruption.whole(changing=True):
         tell('never')
     """
     process = start(body)
@@ -92,6 +92,7 @@ def test_a_signal_repeated_does_no_harm():
     process = start(body)
     while process.poll() is None:
         process.send_signal(signal.SIGTERM)
+        time.sleep(0.01)
         process.send_signal(signal.SIGUSR2)
         time.sleep(0.01)
     assert end(process) == (143, ["keep 0", "release"])
@@ -148,8 +149,8 @@ def test_handlers_are_given_back():
     for _ in range(2):
         with interruption.at_end(lambda: None):
             assert signal.getsignal(signal.SIGTERM) != before[0]
-            with interruption.at_end(lambda: None), interruption.whole(), interruption.change():
+            with interruption.at_end(lambda: None), interruption.whole(), interruption.whole(changing=True):
                 pass  # once more inside changes nothing
     assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == before
-    with interruption.whole(), interruption.change():
+    with interruption.whole(), interruption.whole(changing=True):
         pass  # outside, nothing waits

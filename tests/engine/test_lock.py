@@ -143,11 +143,23 @@ def test_a_lock_that_was_deleted_is_lost(tmp_path):
 def test_a_process_that_the_holder_started_is_one_writer_with_it(tmp_path, monkeypatch):
     with one_writer(tmp_path):
         before = (tmp_path / lock.FILE).read_bytes()
-        monkeypatch.setenv(lock.TOKEN, lock.token_of(tmp_path))
+        monkeypatch.setenv(lock.TOKEN, lock.held[tmp_path])
         with one_writer(tmp_path):
             require_held(tmp_path)
         assert (tmp_path / lock.FILE).read_bytes() == before  # the holder gives it back
     assert not (tmp_path / lock.FILE).exists()
+
+
+def test_on_a_full_disk_no_half_a_lock_is_left(tmp_path, monkeypatch):
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(lock.json, "dump", full)
+        with pytest.raises(OSError, match=r"expected a disk with room for a run, got .*No space"), one_writer(tmp_path):
+            pytest.fail("no room")
+    with one_writer(tmp_path):
+        require_held(tmp_path)
 
 
 @pytest.mark.parametrize("dead", [False, True])
