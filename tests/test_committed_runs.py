@@ -8,7 +8,7 @@ import pytest
 from simclr_lib import Run
 from simclr_lib.__main__ import main
 from simclr_lib.evaluation.tables import class_table, score_table
-from simclr_lib.figures import class_bars, score_bars
+from simclr_lib.figures import score_bars
 from simclr_lib.log import sections
 
 ROOT = Path(__file__).parents[1]
@@ -29,8 +29,7 @@ def test_a_run_of_an_earlier_version_opens_and_draws(path, tmp_path, monkeypatch
         table = score_table(run.summary[name]["scores"])
         assert {"raw pixels", "untrained encoder", "trained encoder"} <= set(table.columns.get_level_values(0))
         assert score_bars(table.xs("mean", axis=1, level=1)).axes
-    table = class_table(run)
-    assert class_bars(table.drop(columns="chance"), table["chance"]).axes
+    assert class_table(run)["chance"].between(0, 1).all()
 
 
 def test_they_are_listed(capsys, monkeypatch):

@@ -12,7 +12,6 @@ from torch import Tensor
 
 SIZE = 32
 IMAGES = {"train": 4000, "test": 1000}
-HUES = ("red", "yellow", "green", "cyan", "blue", "magenta")
 
 PATTERNS = {  # True where the pattern is bright (or dark: which of the two is drawn for every image)
     "bars": lambda x, y: y.abs() < 0.25,
@@ -34,13 +33,6 @@ def generate(split: str = "train", seed: int = 0) -> tuple[Tensor, Tensor, list[
     generator = torch.Generator().manual_seed(2 * seed + (split == "test"))
     labels = torch.arange(IMAGES[split]) % len(PATTERNS)
     return _paint(_forms(labels, generator), generator), labels, list(PATTERNS)
-
-
-def color_labels(images: Tensor) -> Tensor:
-    """The colour of each image, (N, 3, S, S) uint8, as an index into HUES, int64 (N,): the hue of its mean colour."""
-    red, green, blue = images.float().mean(dim=(2, 3)).unbind(1)
-    angle = torch.atan2(3**0.5 * (green - blue), 2 * red - green - blue)  # on the colour circle, red at 0
-    return (angle / (2 * torch.pi) * len(HUES)).round().long() % len(HUES)
 
 
 def _forms(labels: Tensor, generator: torch.Generator) -> Tensor:

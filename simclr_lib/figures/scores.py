@@ -1,8 +1,5 @@
-"""Figures of what encoders reached: scores, and precision by class. `canvas` says how they look."""
+"""Figures of what encoders reached: scores as bars. `canvas` says how they look."""
 
-from itertools import cycle
-
-import numpy as np
 from pandas import DataFrame, Series
 
 from simclr_lib.engine.checks import require
@@ -38,43 +35,6 @@ def score_bars(
             axes.set_title(f"dashed: chance, {chance[metric]:.3f}", loc="right")
     axes.set(xlim=(-1.12 if scores.min(axis=None) < 0 else 0, 1.12), xlabel="score")
     return figure
-
-
-@canvas.styled
-def class_bars(scores: DataFrame, chance: Series | None = None, title: str = "", most: int = 30) -> canvas.InlineFigure:
-    """A row per class, best first: a bar for the first encoder, its value by the name, a marker for each other encoder.
-
-    scores: a row per class, a column per encoder, shares in [0, 1]; classes of which the first encoder has none (NaN)
-    are left out and counted. chance: a share per class, drawn as a black tick.
-    Where there are more than `most` classes, a third of the rows are the best ones, a third those in the middle and a
-    third the worst; grey bands count the classes between them.
-    Raises ValueError on a share above 1 and where the first encoder has none.
-    """
-    scored = scores.dropna(subset=scores.columns[:1])
-    _require_shares(scored)
-    first, *others = scores.columns
-    ranks = np.arange(min(most, len(scored)))
-    third = 3 * ranks // len(ranks)  # 0, 1 or 2
-    ranks += third * (len(scored) - len(ranks)) // 2  # of those left out, half go before the middle third
-    shown = scored.sort_values(first, ascending=False, kind="stable").iloc[ranks]
-    skipped = np.diff(ranks, prepend=-1) - 1  # before each of them
-    rows = np.arange(len(shown)) + np.cumsum(skipped > 0)
-    figure = canvas.new_figure(7.2, 0.21 * (rows[-1] + 1) + 1.0, title)
-    axes = figure.subplots()
-    axes.barh(rows, shown[first], height=0.72, color=canvas.COLORS[0], label=canvas.elided(first, 1.8))
-    for name, color, marker in zip(others, cycle(canvas.COLORS[1:]), cycle(canvas.MARKERS[1:])):
-        look = {"color": color, "ms": 6.5, "mec": "white", "mew": 0.7, "clip_on": False}
-        axes.plot(shown[name], rows, marker, label=canvas.elided(name, 1.8), **look)
-    if chance is not None:
-        axes.plot(chance.reindex(shown.index), rows, "|", color="black", ms=11, mew=2, clip_on=False, label="chance")
-    for row, gap in zip(rows[skipped > 0], skipped[skipped > 0], strict=True):
-        axes.axhspan(row - 1.4, row - 0.6, color="#ececec")
-        axes.text(0.5, row - 1, f"{gap} more", ha="center", va="center", color=canvas.GREY)
-    note = f"\n(classes without a score, left out: {len(scores) - len(scored)})" if len(scored) < len(scores) else ""
-    axes.set(xlim=(0, 1), ylim=(rows[-1] + 0.6, -0.6), xlabel=f"precision{note}")
-    axes.set_yticks(rows, [f"{canvas.elided(name, 2.2)}   {share:.2f}" for name, share in shown[first].items()])
-    axes.tick_params(axis="y", length=0, pad=8)  # a marker at 0 stays off the values
-    return canvas.legend_below(figure)
 
 
 def _require_shares(scores: DataFrame) -> None:

@@ -152,10 +152,9 @@ def show_table(table: pd.DataFrame) -> None:
 
 
 def show_classes(run: Run) -> None:
-    """precision@k class by class, beside the untrained encoder, raw pixels and chance; after `score`."""
-    table = tables.class_table(run)
-    metric, chance = table.columns.name, table.pop("chance")
-    show(run, "per_class", figures.class_bars(table.iloc[:, ::-1], chance, f"{metric}, class by class"))
+    """precision@k class by class, best first, beside the untrained encoder, raw pixels and chance; after `score`."""
+    table = tables.class_table(run).sort_values("trained encoder", ascending=False).style.format(precision=3, na_rep="")
+    display(table.format_index(escape="html").bar(vmin=0, vmax=1, color="rgba(0, 114, 178, 0.35)"))  # on any theme
 
 
 def compare_layers(run: Run, neighbors_k: int = 5, evaluation_images: int | None = 4000) -> None:

@@ -21,7 +21,7 @@ from PIL import Image
 from simclr_lib.figures import canvas
 from simclr_lib.figures.canvas import save_figure
 from simclr_lib.figures.photographs import image_grid, neighbor_grid
-from simclr_lib.figures.scores import class_bars, score_bars
+from simclr_lib.figures.scores import score_bars
 from simclr_lib.figures.training import loss_curve
 
 
@@ -46,7 +46,6 @@ def test_dollar_signs_are_no_formulas():
         image_grid(random_images(1), [name], title=name),
         neighbor_grid(random_images(2), [0], {name: tables}, [0, 0], [name]),
         score_bars(scores, name),
-        class_bars(scores, title=name),
         loss_curve({name: steps(5)}, 8, name),
     ):
         assert_legible(figure)
@@ -74,14 +73,13 @@ NAMES += ["", " ", "\u202ereversed", "\ufffe", "𝔸", "\ue000", "<b>&amp;</b>"]
 def all_figures(names: list[str]) -> list[Figure]:
     """Every figure that shows names, with these as classes, encoders, runs and titles."""
     count = len(names)
-    images, labels, scores = random_images(count, 8), torch.arange(count), np.linspace(0, 1, count)
+    images, labels = random_images(count, 8), torch.arange(count)
     tables = (labels.roll(1)[:, None], torch.ones(count, 1))
     some = names[:3]
     return [
         image_grid(images, names, title=names[0]),
         neighbor_grid(images, [0], {name: tables for name in some}, labels, names, names[-1]),
         score_bars(DataFrame({name: [0.5] for name in some}, index=names[:1]), names[1]),
-        class_bars(DataFrame({name: scores for name in some}, index=names), title=names[2]),
         loss_curve({name: steps(5) for name in some}, 8, names[0]),
     ]
 

@@ -9,7 +9,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.container import BarContainer, ErrorbarContainer
 from pandas import DataFrame, Series
 
-from simclr_lib.figures.scores import class_bars, score_bars
+from simclr_lib.figures.scores import score_bars
 
 CALTECH = ["BACKGROUND_Google", "Faces", "Faces_easy", "Leopards", "gerenuk", "inline_skate", "windsor_chair"]
 SCORES = DataFrame(
@@ -114,121 +114,12 @@ def test_more_encoders_than_colours_and_long_names_are_legible():
     assert_legible(score_bars(table, "Many", Series({"a": 0.3, "b": 0.6}), table * 0.1))
 
 
-def scores_of(classes, encoders=2, seed=0):
-    rng = np.random.default_rng(seed)
-    names = (CALTECH + [f"class of things number {index}" for index in range(classes)])[:classes]
-    return DataFrame({encoder: rng.uniform(0, 1, classes) for encoder in ENCODERS[:encoders]}, index=names)
-
-
-def rows_of(figure):
-    """Name of the class -> its row, as a reader finds it."""
-    (axes,) = figure.axes
-    labels = [label.get_text().rsplit(maxsplit=1)[0] for label in axes.get_yticklabels()]
-    return dict(zip(labels, axes.get_yticks(), strict=True))
-
-
-def test_classes_stand_best_first_with_the_value_of_the_first_encoder_and_dots_of_the_others():
-    scores = DataFrame(
-        {
-            "trained": {"ant": 0.25, "bass": 1.0, "crab": 0.0, "lotus": 0.5},
-            "untrained": {"ant": 0.5, "bass": 0.125, "crab": 1.0, "lotus": 0.0},
-            "raw pixels": {"ant": 0.3, "bass": 0.2, "crab": math.nan, "lotus": 0.1},
-        }
-    )
-    chance = Series({"lotus": 0.75, "bass": 0.0, "ant": 0.05})
-    figure = class_bars(scores, chance, "Precision")
-    (axes,) = figure.axes
-    order = ["bass", "lotus", "ant", "crab"]
-    assert rows_of(figure) == {name: row for row, name in enumerate(order)}
-    assert axes.yaxis_inverted()
-    (bars,) = (part for part in axes.containers if isinstance(part, BarContainer))
-    assert [(bar.get_y() + bar.get_height() / 2, bar.get_width()) for bar in bars] == [
-        (pytest.approx(row), scores["trained"][name]) for row, name in enumerate(order)
-    ]
-    drawn = {line.get_label(): line for line in axes.lines}
-    for label, shares in (("untrained", scores["untrained"]), ("raw pixels", scores["raw pixels"]), ("chance", chance)):
-        expected = [(shares.get(name, math.nan), row) for row, name in enumerate(order)]
-        np.testing.assert_allclose(drawn[label].get_xydata(), expected)
-    assert drawn["chance"].get_color() == "black"
-    assert [label.get_text().split()[-1] for label in axes.get_yticklabels()] == ["1.00", "0.50", "0.25", "0.00"]
-    legend = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert legend == ["trained", "untrained", "raw pixels", "chance"]
-    assert axes.get_xlim() == (0, 1)
-    assert_legible(figure)
-
-
-def test_of_many_classes_the_best_the_middle_and_the_worst_are_shown():
-    scores = scores_of(101)
-    figure = class_bars(scores)
-    first = scores[ENCODERS[0]].to_dict()
-    ranked = sorted(first, key=first.get, reverse=True)
-    expected = [*ranked[:10], *ranked[45:55], *ranked[91:]]
-    rows = rows_of(figure)
-    assert list(rows) == expected
-    assert list(rows.values()) == [*range(10), *range(11, 21), *range(22, 32)]
-    left_out = {text.get_position()[1]: text.get_text() for text in figure.axes[0].texts}
-    assert left_out == {10: "35 more", 21: "36 more"}
-    assert_legible(figure)
-
-
-@pytest.mark.parametrize("total", [1, 2, 29, 30, 31, 32, 33, 60, 101])
-@pytest.mark.parametrize("most", [3, 4, 5, 30])
-def test_no_class_is_lost_between_the_rows(total, most):
-    figure = class_bars(scores_of(total, 1), most=most)
-    first = scores_of(total, 1)[ENCODERS[0]].to_dict()
-    ranked, rows = sorted(first, key=first.get, reverse=True), rows_of(figure)
-    assert len(rows) == min(total, most)
-    gaps = {text.get_position()[1]: text.get_text() for text in figure.axes[0].texts}
-    rank = 0
-    for row in range(len(rows) + len(gaps)):
-        if row in gaps:
-            rank += int(gaps[row].split()[0])
-        else:
-            assert rows[ranked[rank]] == row
-            rank += 1
-    assert rank == total
-    assert {ranked[0], ranked[-1]} <= set(rows)
-
-
-def test_classes_without_a_score_are_left_out_and_counted():
-    scores = DataFrame({"trained": {"ant": math.nan, "bass": 0.5, "crab": math.nan}})
-    figure = class_bars(scores)
-    assert list(rows_of(figure)) == ["bass"]
-    assert figure.axes[0].get_xlabel() == "precision\n(classes without a score, left out: 2)"
-    assert_legible(figure)
-    assert class_bars(scores.loc[["bass"]]).axes[0].get_xlabel() == "precision"
-
-
-def test_a_marker_at_zero_stays_off_the_values():
-    figure = class_bars(DataFrame({"trained": 0.5, "untrained": 0.0, "raw pixels": 0.0}, index=["ant"]))
-    FigureCanvasAgg(figure).draw()
-    (axes,), dots = figure.axes, figure.axes[0].lines[1]
-    (name,) = axes.get_yticklabels()
-    assert dots.get_marker() == "D"  # the widest, on its corner
-    half = dots.get_markersize() / math.sqrt(2) * figure.dpi / 72
-    assert name.get_window_extent().x1 < axes.transData.transform((0, 0))[0] - half
-
-
-@pytest.mark.parametrize(("classes", "encoders", "most"), [(1, 1, 30), (7, 6, 30), (101, 3, 30), (50, 2, 101)])
-def test_class_bars_are_legible(classes, encoders, most):
-    scores = scores_of(classes, encoders)
-    scores.loc["BACKGROUND_Google_with_a_name_that_no_margin_holds"] = 1.0
-    figure = class_bars(scores, scores[ENCODERS[0]], "Precision at 10", most)
-    assert_legible(figure)
-    markers = [line.get_marker() for line in figure.axes[0].lines]
-    assert len(set(markers)) == len(markers) == encoders
-
-
 @pytest.mark.parametrize(
     ("draw", "message"),
     [
         (lambda: score_bars(DataFrame()), r"scores: .*at least one"),
         (lambda: score_bars(DataFrame({"h": [math.nan]})), r"scores: .*at least one"),
         (lambda: score_bars(DataFrame({"x": [61.0]}, index=["a"])), r"scores: .*61.0; divide percentages by 100"),
-        (lambda: class_bars(DataFrame()), r"scores: .*at least one"),
-        (lambda: class_bars(DataFrame({"h": []})), r"scores: .*at least one"),
-        (lambda: class_bars(DataFrame({"h": [math.nan], "z": [0.5]}, index=["ant"])), r"scores: .*at least one"),
-        (lambda: class_bars(DataFrame({"h": [61.0]}, index=["ant"])), r"scores: .*61.0; divide percentages by 100"),
     ],
 )
 def test_figures_say_what_they_expect(draw, message):

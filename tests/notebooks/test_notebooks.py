@@ -1,16 +1,19 @@
 """The numbered notebooks: their anatomy, and that they do what they say, executed by papermill as a user does."""
 
 import ast
+import colorsys
 import json
 import shutil
 import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 import nbformat
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from simclr_lib import Run
@@ -82,6 +85,21 @@ def test_stripping_outputs_keeps_the_parameters_tag(tmp_path):
     stripped = nbformat.read(path, as_version=4)
     assert not stripped.cells[1].outputs
     assert "parameters" in stripped.cells[1].metadata.tags
+
+
+def test_the_colours_of_00_are_the_hues_of_the_standard_library():
+    (cell,) = (cell.source for cell in cells(ROOT / "notebooks/00_quickstart.ipynb", "code") if "hue = " in cell.source)
+    lines = [line for line in cell.splitlines() if line.startswith(("red,", "hue =", "colors ="))]
+    pure = torch.tensor([[255, 0, 0], [255, 255, 0], [0, 255, 0], [0, 255, 255], [0, 0, 255], [255, 0, 255]])
+    drawn = torch.randint(0, 256, (300, 3), generator=torch.Generator().manual_seed(0))
+    images = torch.cat([pure, drawn]).byte()[:, :, None, None].expand(-1, -1, 4, 4)
+    namespace = {"images": SimpleNamespace(images=images)}
+    exec("\n".join(lines), namespace)
+    found = namespace["colors"].tolist()
+    hues = [colorsys.rgb_to_hsv(*rgb)[0] for rgb in torch.cat([pure, drawn]).tolist()]
+    assert found[:6] == [0, 1, 2, 3, 4, 5]
+    # the two notions of hue differ a little between the six corners
+    assert sum(round(6 * hue) % 6 == color for hue, color in zip(hues, found, strict=True)) >= 0.93 * len(found)
 
 
 def papermill(where: Path, *arguments: str) -> None:
@@ -172,7 +190,7 @@ def test_cifar10_on_real_images_from_inside_notebooks(project, unpack_cifar10):
     neighbors = np.load(run.path / "neighbors.npz")
     assert neighbors["neighbors"].shape == (100, 10)
     assert not (neighbors["neighbors"] == neighbors["ids"][:, None]).any()  # no image is its own neighbour
-    assert figures(run) == EVERY_PICTURE | {"per_class"}
+    assert figures(run) == EVERY_PICTURE
     shown = outputs(project / "out.ipynb")
     assert "kNN gain over the better baseline" in shown
     assert all(f"{name} 30" in shown for name in ("airplane", "truck"))  # the classes with their sizes
@@ -252,7 +270,7 @@ def test_iteration_2_on_real_images_of_caltech101(project, unpack_caltech101):
     assert "50.0% of the test images" in run.summary["classification"]["near_duplicates"]
     assert run.summary["classification"]["classes"] == "4 (BACKGROUND_Google is left out)"
     assert len(run.summary["prediction_met"]) == 3
-    assert figures(run) == EVERY_PICTURE | {"per_class", "neighbors_over_training"}
+    assert figures(run) == EVERY_PICTURE | {"neighbors_over_training"}
 
 
 @pytest.mark.slow
