@@ -6,6 +6,7 @@ import json
 
 from simclr_lib.engine.launcher import ProcessFailedError
 from simclr_lib.engine.paths import project_root, user_path
+from simclr_lib.engine.progress import say
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -78,14 +79,14 @@ def _list(options: argparse.Namespace) -> None:
             line = f"{state:11} {config.dataset} {config.arch} {len(epochs)}/{config.epochs} epochs  {loss}"
         except Exception as error:  # a damaged file, the run of another version: the others are listed all the same
             line = f"cannot be read: {type(error).__name__}: {error}"
-        print(f"{file.parent.relative_to(project_root())!s:48} {line}")
+        say(f"{file.parent.relative_to(project_root())!s:48} {line}")
 
 
 def _literal(text: str) -> object:
     """The value that `text` writes: a Python literal, true, false or null, else the text itself."""
     try:
         return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
+    except (ValueError, SyntaxError, TypeError):
         return {"true": True, "false": False, "null": None}.get(text, text)
 
 

@@ -29,7 +29,7 @@ CHECKS = (  # what is expected of which fields, beside those that CHOICES lists
     ("True or False", "blur compile", lambda v: isinstance(v, bool)),
     ("a name", "split device", lambda v: isinstance(v, str) and v != ""),
     ("a number above 0", "checkpoint_minutes", lambda v: is_amount(v) and v > 0),
-    ("None or a path as a string", "data_root init_from", lambda v: v is None or isinstance(v, str)),
+    ("None or a path as text", "data_root init_from", lambda v: v is None or (isinstance(v, str) and v != "")),
     ("a whole number from 0 below 2**63", "seed", lambda v: is_whole(v) and v < 2**63),
 )
 

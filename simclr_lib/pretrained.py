@@ -1,5 +1,6 @@
 """Where training starts, if not at random weights: `init_from`, another run or a file of weights."""
 
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -16,8 +17,8 @@ REMEDY = "take weights of the same arch, stem, norm and projection_dim; encoder.
 def start_from(model: nn.Module, source: str) -> bool:
     """Give a SimCLR the weights of `source`; returns whether its projection head is among them: else it stays random.
 
-    source: a run directory, of which the last weights are taken; a .safetensors file of a run; or a file of torch.save
-    with the weights of torchvision's class of this architecture. Nothing is unpickled but tensors.
+    source: a run directory, of which the last weights are taken; a .safetensors file or a checkpoint of a run; or a
+    file of torch.save with the weights of torchvision's class of this architecture. Nothing is unpickled but tensors.
 
     Raises:
         ValueError: where a name or a shape does not fit the model, naming both; where there are no such weights.
@@ -39,19 +40,22 @@ def start_from(model: nn.Module, source: str) -> bool:
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """The last weights of a run, of its encoder alone where no others are left; or those of a file.
+    """The last weights of a run, of its encoder alone where no others can be read; or those of a file.
 
     Raises ValueError where there are none that can be read.
     """
-    if path.is_dir():
-        run = Run.open(path)
-        try:
-            return run.load_weights()
-        except ValueError:
-            return run.load_encoder_weights()
     try:
+        if path.is_dir():
+            run = Run.open(path)
+            with suppress(Exception):
+                return run.load_weights()
+            return run.load_encoder_weights()
         if path.suffix == ".safetensors":
             return load_file(path)
-        return torch.load(path, map_location="cpu", weights_only=True)
+        weights = torch.load(path, map_location="cpu", weights_only=True)
+        weights = weights.get("model", weights)  # in a run's checkpoint
+        named = all(isinstance(name, str) and isinstance(weights[name], Tensor) for name in weights)
+        require(named, "weights", "a dictionary of names and tensors", f"one with {', '.join(map(str, weights))[:200]}")
+        return weights
     except Exception as error:  # what damaged and hostile files raise
         raise ValueError(f"init_from: expected a run directory or a file of weights, got {path} ({error})") from error

@@ -22,8 +22,8 @@ from simclr_lib.config import RunConfig
 from simclr_lib.engine.checks import require
 from simclr_lib.engine.environment import environment, utc_now
 from simclr_lib.engine.interruption import interruption
-from simclr_lib.engine.lock import one_writer, require_held, writer
-from simclr_lib.engine.paths import replacing, require_writable, user_path
+from simclr_lib.engine.lock import one_writer, rewriting, writer, writing
+from simclr_lib.engine.paths import read_json, require_writable, user_path
 
 TIMES = ("seconds", "images_per_second")  # what differs in metrics.jsonl where the same run is trained again
 CHECKPOINTS = ("checkpoint.pt", "checkpoint.previous.pt")  # the last one, and the one before it
@@ -57,9 +57,10 @@ class Run:
         run = cls(require_writable(path), config)
         if run.require_same():
             recorded = "metrics.jsonl", "summary.json", "encoder.safetensors", "snapshots/*", "embeddings/*", "*.npz"
-            for pattern in ("**/.*.tmp", *(() if run.begun else recorded)):  # a killed process leaves half a file
+            halves = ".*.tmp", "snapshots/.*.tmp", "embeddings/.*.tmp"  # of files that a killed process was writing
+            for pattern in (*halves, *(() if run.begun else recorded)):
                 for file in run.path.glob(pattern):
-                    file.unlink()
+                    file.unlink(missing_ok=True)
         if not run.finished:
             run._write("config.json", config.to_dict())
         return run
@@ -77,7 +78,7 @@ class Run:
         """Open an existing run directory for reading. Raises ValueError if `path` is none."""
         file = user_path(path, "run directory") / "config.json"
         require(file.is_file(), "run directory", "a folder with a config.json", file.parent, "runs lie under runs/")
-        return cls(file.parent, RunConfig.from_dict(json.loads(file.read_text())))
+        return cls(file.parent, RunConfig.from_dict(read_json(file)))
 
     @property
     def begun(self) -> bool:
@@ -93,8 +94,7 @@ class Run:
 
     def log(self, kind: str, **values: float) -> None:
         """Append one record of `kind` ("step", "epoch" or "health") to metrics.jsonl."""
-        require_held(self.path)
-        with open(self.path / "metrics.jsonl", "a") as file:
+        with writing(self.path, "metrics.jsonl") as path, open(path, "a") as file:
             file.write(json.dumps({"kind": kind, **values}) + "\n")
 
     def metrics(self, kind: str = "step") -> list[dict]:
@@ -102,7 +102,8 @@ class Run:
         return sorted((record for record in self._records() if record["kind"] == kind), key=itemgetter("step"))
 
     def _records(self) -> list[dict]:
-        lines = self._text("metrics.jsonl").splitlines()
+        file = self.path / "metrics.jsonl"
+        lines = file.read_text().splitlines() if file.exists() else []
         records = [json.loads(line) for line in lines if line.endswith("}")]  # a crash can cut a line short
         last = {(record["kind"], record["step"]): n for n, record in enumerate(records)}
         return [records[n] for n in sorted(last.values())]  # older versions left the steps that were done again twice
@@ -116,10 +117,10 @@ class Run:
         ends = {"step": ("step", done + steps), "epoch": ("epoch", epochs), "health": ("epochs", epochs + 1)}
         kept = [record for record in self._records() if record[ends[record["kind"]][0]] < ends[record["kind"]][1]]
         found, remedy = sum(record["kind"] == "step" for record in kept), "restore it, or give another run_dir"
-        expected = f"{epochs} epochs and {done + steps} steps, as the checkpoint has them"
+        expected = f"every step of {epochs} epochs, and {steps} of the next, as the checkpoint has them"
         whole = found == done + steps and sum(record["kind"] == "epoch" for record in kept) == epochs
         require(whole, f"{self.path}/metrics.jsonl", expected, f"{found} steps", remedy)
-        with self._replacing("metrics.jsonl") as temporary:
+        with rewriting(self.path, "metrics.jsonl") as temporary:
             temporary.write_text("".join(json.dumps(record) + "\n" for record in kept))
 
     # Status, summary, environment.
@@ -127,7 +128,7 @@ class Run:
     @property
     def status(self) -> dict:
         """state ("running", "died", "finished", "interrupted" or "failed"), message, time of the last change (UTC)."""
-        status = self._read("status.json")
+        status = read_json(self.path / "status.json")
         if status.get("state") == "running" and not writer(self.path):
             return {**status, "state": "died", "message": f"its process was killed; {GO_ON}"}
         return status
@@ -135,10 +136,13 @@ class Run:
     @contextmanager
     def recording_status(self) -> Iterator[None]:
         """Keep status.json true around the work inside, also where a signal ends it."""
-        self._set_status("running")
         try:
             with interruption.keeping(self._set_interrupted):
+                with interruption.whole(changing=True):  # a signal comes before it or after it
+                    self._set_status("running")
                 yield
+                with interruption.whole(changing=True):
+                    self._set_status("finished")
         except KeyboardInterrupt:
             self._set_interrupted()
             raise
@@ -146,10 +150,10 @@ class Run:
             with suppress(Exception):  # a full disk, a lost lock: what is wrong is `error`
                 self._set_status("failed", _last_line(error))
             raise
-        self._set_status("finished")
 
     def _set_interrupted(self) -> None:
-        self._set_status("interrupted", f"stopped from outside; {GO_ON}")
+        if not self.finished:
+            self._set_status("interrupted", f"stopped from outside; {GO_ON}")
 
     def _set_status(self, state: str, message: str = "") -> None:
         status = {"state": state, "message": message, "time": utc_now()}
@@ -163,7 +167,7 @@ class Run:
     @property
     def summary(self) -> dict:
         """What the run came to: summary.json, empty before anything was scored."""
-        return self._read("summary.json")
+        return read_json(self.path / "summary.json")
 
     def add_to_summary(self, **values: Any) -> None:
         """Set `values` in summary.json, beside what it already holds."""
@@ -172,7 +176,7 @@ class Run:
     @property
     def environment(self) -> dict:
         """Where the run ran: {"sessions": [...]}, one entry for each time training was started or resumed."""
-        return self._read("environment.json")
+        return read_json(self.path / "environment.json")
 
     def add_session(self, **values: Any) -> None:
         """Add to the environment that training was started or resumed here and now, and `values`: how it is split."""
@@ -186,8 +190,10 @@ class Run:
         import torch
 
         current, previous = (self.path / name for name in CHECKPOINTS)
-        with self._replacing(current.name) as temporary:
+        with rewriting(self.path, current.name) as temporary:
             torch.save(state, temporary)
+            with writing(self.path, "metrics.jsonl") as path, open(path, "a") as file:
+                os.fsync(file.fileno())  # a power failure must not take a step that the checkpoint has
             if current.exists():
                 os.replace(current, previous)
 
@@ -210,7 +216,7 @@ class Run:
         """Write <name>.safetensors: "encoder", or what `snapshot` calls the model after some epochs."""
         from safetensors.torch import save_file
 
-        with self._replacing(f"{name}.safetensors") as temporary:
+        with rewriting(self.path, f"{name}.safetensors") as temporary:
             save_file({key: tensor.contiguous() for key, tensor in weights.items()}, temporary)
 
     @staticmethod
@@ -250,7 +256,7 @@ class Run:
 
     def save_arrays(self, name: str, **arrays: np.ndarray) -> None:
         """Write <name>.npz."""
-        with self._replacing(f"{name}.npz") as temporary, open(temporary, "wb") as file:
+        with rewriting(self.path, f"{name}.npz") as temporary, open(temporary, "wb") as file:
             np.savez(file, **arrays)
 
     def load_arrays(self, name: str) -> dict[str, np.ndarray]:
@@ -258,26 +264,9 @@ class Run:
         file = self.path / f"{name}.npz"
         return dict(np.load(file)) if file.exists() else {}
 
-    def _text(self, name: str) -> str:
-        file = self.path / name
-        return file.read_text() if file.exists() else ""
-
-    def _read(self, name: str) -> dict:
-        return json.loads(self._text(name) or "{}")
-
     def _write(self, name: str, values: dict) -> None:
-        with self._replacing(name) as temporary:
+        with rewriting(self.path, name) as temporary:
             temporary.write_text(json.dumps(values, indent=1) + "\n")
-
-    @contextmanager
-    def _replacing(self, name: str) -> Iterator[Path]:
-        require_held(self.path)
-        try:
-            with replacing(self.path / name) as temporary:
-                yield temporary
-                require_held(self.path)  # a large file takes a while
-        except (OSError, RuntimeError) as error:  # torch and safetensors have errors of their own for a full disk
-            raise OSError(f"{self.path / name} cannot be written ({error}); {GO_ON} once it can") from error
 
 
 class Follower(Run):

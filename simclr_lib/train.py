@@ -187,6 +187,7 @@ class Learner:
         if self.epochs_done or self.losses:
             progress = {"epochs_done": self.epochs_done, "losses": self.losses, "seconds": self.seconds}
             model, optimizer = {**self.model.state_dict(), **self.buffers_before}, self.optimizer.state_dict()
+            require_finite(model, f"a weight after epoch {self.epochs_done} and {len(self.losses)} steps")
             run.save_checkpoint({**progress, "model": model, "optimizer": optimizer})
             self.saved_at = time.monotonic()
 
@@ -251,7 +252,7 @@ def _record_split(run: Run, learner: Learner) -> None:
     split = {"processes": processes.world_size(), "batch_per_process": each, "micro_batch_size": size}
     run.add_session(device=device_name(learner.device), **split)
     run.add_to_summary(exact_batch=exact and run.summary.get("exact_batch", True))
-    say_what_slows(learner.device, config.precision, processes.world_size())
+    say_what_slows(learner.device, config.precision, int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
     if processes.rank() == 0 and config.micro_batch_size == "auto":
         say(f"micro_batch_size auto: {size:,} of {each:,} images at a time")
     if processes.rank() == 0 and not exact:

@@ -1,7 +1,11 @@
 """The command line."""
 
 import json
+import os
 import re
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -83,6 +87,17 @@ def test_one_damaged_file_hides_no_other_run(config, tmp_path, capsys):
     assert ["cannot be read" in line for line in lines] == [True] * 5 + [False]
 
 
+@pytest.mark.child
+def test_a_name_that_is_no_text_hides_no_other_run(config, tmp_path):
+    for name in (b"a", b"b\xff", b"c"):
+        os.makedirs(os.path.join(os.fsencode(tmp_path), b"runs", name))
+        (tmp_path / "runs" / os.fsdecode(name) / "config.json").write_text(json.dumps(TINY))
+    environment = {**os.environ, "PYTHONIOENCODING": "utf-8:strict", "PYTHONPATH": str(Path(__file__).parents[1])}
+    command = [sys.executable, "-m", "simclr_lib", "list"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert [line.split()[0] for line in done.stdout.splitlines()] == ["runs/a", "runs/b\\udcff", "runs/c"], done.stderr
+
+
 def test_listing_goes_on_after_a_run_that_it_cannot_open(config, tmp_path, capsys):
     for name, values in (("a", {**TINY, "of_tomorrow": 1}), ("b", TINY), ("c", [])):
         (tmp_path / "runs" / name).mkdir(parents=True)
@@ -116,7 +131,7 @@ def test_a_full_disk_is_one_line(config, monkeypatch, capsys):
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device", "checkpoint.pt")
 
-    monkeypatch.setattr("simclr_lib.run.replacing", full)
+    monkeypatch.setattr("simclr_lib.engine.lock.replacing", full)
     assert re.search(
         r"error: .*\.json cannot be written \(.*No space left.*goes on once it can",
         refusal(["train", "--config", config, "--run-dir", "a"], capsys),

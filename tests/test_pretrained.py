@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -99,6 +100,33 @@ def test_what_does_not_fit_is_named_with_both_shapes_and_changes_nothing(parent,
     with pytest.raises(ValueError, match=rf"init_from: .*{named}.*take weights of the same arch"):
         start_from(model, str(parent.path))
     assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
+
+
+@pytest.mark.parametrize(
+    "value", [{"state_dict": {"w": torch.ones(1)}}, [torch.ones(1)], torch.ones(2), {3: torch.ones(1)}, {"epoch": 3}]
+)
+def test_a_file_that_is_no_dictionary_of_tensors_is_named(tmp_path, value):
+    torch.save(value, tmp_path / "weights.pth")
+    with pytest.raises(
+        ValueError, match=r"^init_from: expected a run directory or a file of weights, got .*weights.pth"
+    ):
+        start_from(fresh(), str(tmp_path / "weights.pth"))
+
+
+def test_a_folder_without_a_run_is_named(tmp_path):
+    with pytest.raises(ValueError, match=r"^init_from: .*config\.json"):
+        start_from(fresh(), str(tmp_path))
+
+
+def test_a_checkpoint_is_a_file_of_weights_and_a_damaged_snapshot_holds_up_nothing(parent, tmp_path):
+    model = fresh()
+    assert start_from(model, str(parent.path / "checkpoint.pt"))
+    assert same(model, load_model(parent))
+    shutil.copytree(parent.path, tmp_path / "run")
+    (tmp_path / "run/snapshots/epoch-0002.safetensors").write_bytes(b"damaged")
+    images = load_images("embedded", "test", image_size=16, limit=32).images
+    start_from(other := fresh(7), str(tmp_path / "run"))
+    assert torch.equal(embed(other.encoder, images), embed(model.encoder, images))
 
 
 class Hostile:

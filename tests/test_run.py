@@ -2,6 +2,8 @@
 
 import contextlib
 import json
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +14,7 @@ import torch
 
 from simclr_lib.config import RunConfig
 from simclr_lib.engine.environment import commit
-from simclr_lib.engine.lock import one_writer
+from simclr_lib.engine.lock import LockLostError, one_writer
 from simclr_lib.engine.paths import new_run_dir
 from simclr_lib.run import Follower, Run
 
@@ -138,7 +140,9 @@ def test_a_record_that_is_missing_is_not_passed_over(tmp_path, gone):
     for record in WHOLE[:gone] + WHOLE[gone + 1 :]:
         run.log(**record)
     before = recorded(tmp_path)
-    with pytest.raises(ValueError, match=r"metrics.jsonl: expected 2 epochs and 4 steps.*restore it"):
+    with pytest.raises(
+        ValueError, match=r"metrics.jsonl: expected every step of 2 epochs, and 0 of the next.*restore it"
+    ):
         run.cut_metrics(2, 0)
     assert recorded(tmp_path) == before
 
@@ -163,6 +167,68 @@ def test_a_run_whose_process_is_gone_has_died(tmp_path):
         run._set_status("running")
         assert run.status["state"] == "running"
     assert run.status["state"] == "died"
+
+
+@pytest.mark.child
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(("at", "left"), [("running", "interrupted"), ("finished", "finished")])
+def test_a_signal_while_the_status_is_written_leaves_it_true(tmp_path, number, at, left):
+    code = f"""
+import os
+from simclr_lib import Run, RunConfig
+write = Run._write
+def write_and_signal(run, name, values):
+    write(run, name, values)
+    if values.get("state") == {at!r}:
+        os.kill(os.getpid(), {int(number)})
+    write(run, name, values)
+Run._write = write_and_signal
+with Run.writing({str(tmp_path)!r}, RunConfig()) as run, run.recording_status():
+    pass
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == (143 if number == signal.SIGTERM else -signal.SIGINT), done.stderr
+    assert Run.open(tmp_path).status["state"] == left
+    assert not (tmp_path / "writer.json").exists()
+
+
+def test_a_damaged_file_is_named(tmp_path):
+    for name in ("status", "summary", "environment", "config"):
+        run = Run.start(tmp_path / name, RunConfig())
+        (run.path / f"{name}.json").write_text("{")
+        with pytest.raises(ValueError, match=rf"{name}/{name}.json: expected json, got .*delete it"):
+            run.status, run.summary, run.environment, Run.open(run.path)
+
+
+def test_a_holder_that_lost_its_lock_leaves_the_checkpoint_of_the_other(tmp_path, monkeypatch):
+    def lose(state: dict, file: Path) -> None:
+        torch_save(state, file)
+        lock = json.loads((tmp_path / "writer.json").read_text())
+        (tmp_path / "writer.json").write_text(json.dumps({**lock, "token": "other"}))
+
+    torch_save = torch.save
+    with Run.writing(tmp_path, RunConfig()) as run:
+        run.save_checkpoint({"n": 1})
+        monkeypatch.setattr(torch, "save", lose)
+        with pytest.raises(LockLostError):
+            run.save_checkpoint({"n": 2})
+    assert Run.open(tmp_path).load_checkpoint() == {"n": 1}
+    assert not (tmp_path / "checkpoint.previous.pt").exists()
+
+
+def test_no_step_that_a_checkpoint_has_is_left_to_a_power_failure(tmp_path, monkeypatch):
+    run, synced, replaced = Run.start(tmp_path, RunConfig()), [], []
+    fsync, replace = os.fsync, os.replace
+    monkeypatch.setattr(
+        os, "fsync", lambda file: fsync(file) or synced.append(Path(os.readlink(f"/proc/self/fd/{file}")))
+    )
+    monkeypatch.setattr(os, "replace", lambda a, b: replace(a, b) or replaced.append((Path(b), list(synced))))
+    run.log("step", step=0, loss=1.0)
+    run.save_checkpoint({})
+    ((to, before),) = replaced
+    assert to == tmp_path / "checkpoint.pt"
+    assert before[0] == tmp_path / "metrics.jsonl"
+    assert len(before) == 2
 
 
 def test_the_status_is_the_last_line_of_a_long_error(tmp_path):

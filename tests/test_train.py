@@ -1,6 +1,7 @@
 """Training: reproducible, resumable, stopped by what is not finite, refused before work is lost."""
 
 import importlib
+import itertools
 import math
 import os
 from dataclasses import replace
@@ -445,6 +446,26 @@ def test_weights_that_are_not_finite_are_never_a_checkpoint(tmp_path, monkeypatc
     with pytest.raises(FloatingPointError, match=r"projection_head\.0\.bias"):
         train(RunConfig(**{**TINY, "batch_size": 72}), tmp_path)
     assert not Run.open(tmp_path).begun
+
+
+def test_weights_that_are_not_finite_are_no_checkpoint_within_an_epoch_either(tmp_path, monkeypatch):
+    def poison(model, *arguments, **options):
+        loss = step(model, *arguments, **options)
+        if next(counted) == 4:  # the last of two epochs has three
+            with torch.no_grad():
+                model.projection_head[0].bias[0] = math.inf
+        return loss
+
+    step, counted = MODULE.simclr_step, itertools.count()
+    monkeypatch.setattr(MODULE, "simclr_step", poison)
+    config = RunConfig(**{**TINY, "batch_size": 24}, checkpoint_minutes=1e-9)
+    with pytest.raises(FloatingPointError, match=r"projection_head\.0\.bias"):
+        train(config, tmp_path)
+    checkpoint = Run.open(tmp_path).load_checkpoint()
+    assert (checkpoint["epochs_done"], len(checkpoint["losses"])) == (1, 1)
+    assert all(tensor.isfinite().all() for tensor in checkpoint["model"].values())
+    monkeypatch.setattr(MODULE, "simclr_step", step)
+    assert train(config, tmp_path).finished
 
 
 def test_training_brings_the_loss_down(tmp_path):

@@ -156,3 +156,33 @@ def test_a_cell_that_is_interrupted_in_jupyter_goes_on_when_it_is_executed_again
     whole = train(RunConfig(**TINY), tmp_path / "whole")
     assert [m["loss"] for m in run.metrics()] == pytest.approx([m["loss"] for m in whole.metrics()], rel=1e-4)
     assert run.finished
+
+
+@pytest.mark.child
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_to_the_command_that_executes_a_notebook_reaches_its_training(tmp_path, number):
+    cells = ["epochs = 60\nrun_dir = ''", "from simclr_lib import RunConfig, train"]
+    cells.append(f"run = train(RunConfig(**{ {**TINY, 'epochs': 60} }), run_dir)\nprint('trained', run.finished)")
+    notebook = nbformat.v4.new_notebook(cells=list(map(nbformat.v4.new_code_cell, cells)))
+    notebook.cells[0].metadata["tags"] = ["parameters"]
+    notebook.metadata.kernelspec = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    nbformat.write(notebook, tmp_path / "in.ipynb")
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "simclr_lib", "run", "in.ipynb", "--run-dir", "run"]
+    process = subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    while not (tmp_path / "run/checkpoint.pt").exists():
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.02)
+    process.send_signal(number)
+    asked = time.monotonic()
+    process.communicate(timeout=60)
+    assert time.monotonic() - asked < 8  # the training within 4
+    assert process.returncode == (143 if number == signal.SIGTERM else 130)
+    run = Run.open(tmp_path / "run")
+    assert run.status["state"] == "interrupted"
+    assert not (run.path / "writer.json").exists()
+    steps = len(run.metrics())
+    assert len(run.load_checkpoint()["losses"]) + 4 * run.load_checkpoint()["epochs_done"] == steps < 240
+    subprocess.run(command, cwd=tmp_path, env=environment, check=True, capture_output=True)
+    assert [record["step"] for record in run.metrics()] == list(range(240))
+    assert "trained True" in (run.path / "report.html").read_text()

@@ -46,7 +46,8 @@ def say_what_slows(device: torch.device, precision: str, processes: int) -> None
     threads, cores, flags = torch.get_num_threads(), cpu_count(), Path("/proc/cpuinfo")
     if device.type == "cpu" and processes * threads > cores:
         found = f"{processes} x {threads} threads on {cores} cores slow each other, up to tenfold"
-        say_once(f"{found}: set OMP_NUM_THREADS={max(1, cores // processes)} before Python starts, or lower processes")
+        fewer = f"set OMP_NUM_THREADS={cores // processes} before Python starts"
+        say_once(f"{found}: {fewer if processes <= cores else f'lower processes to {cores}'}")
     if device.type == "cpu" and precision == "bfloat16" and flags.exists() and "bf16" not in flags.read_text():
         say_once("precision='bfloat16': this CPU has no instructions for it, float32 is some six times as fast here")
 

@@ -38,9 +38,9 @@ class Interruption:
         read, write = os.pipe()
         os.set_blocking(write, False)
         threading.Thread(target=self._wait_for_signals, args=(read, release), daemon=True).start()
+        wakeup = signal.set_wakeup_fd(write, warn_on_full_buffer=False)  # first: the handler waits for the thread
         heeded = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]  # under nohup, say
         before = {number: signal.signal(number, self._handle) for number in heeded}
-        wakeup = signal.set_wakeup_fd(write, warn_on_full_buffer=False)
         try:
             yield
         finally:
@@ -61,7 +61,7 @@ class Interruption:
 
     def begin_change(self, *_: object) -> None:
         """From here to the end of `whole`, what is kept would be half one state, half the next: a signal waits."""
-        if self._active and not self._in_change:
+        if self._here and not self._in_change:
             self._in_change = True
             while not self._changing.acquire(timeout=0.1):
                 if self._kept.is_set():  # the lock is never given again
@@ -79,11 +79,16 @@ class Interruption:
                 self.begin_change()
             yield
         finally:
-            if self._in_change:
+            if self._here and self._in_change:
                 self._changing.release()
                 self._in_change = False  # after it, so that no handler waits in between for what waits for the lock
-        if self._active and self._asked:
+        if self._here and self._asked:
             self._handle(self._asked, None)
+
+    @property
+    def _here(self) -> bool:
+        """Whether this is the thread that signals reach; what another one trains ends with the process."""
+        return self._active and threading.current_thread() is threading.main_thread()
 
     def _wait_for_signals(self, pipe: int, release: Callable[[], None]) -> None:
         while received := os.read(pipe, 1):  # empty once the other end is closed

@@ -40,7 +40,7 @@ def launch(run_dir: Path, processes: int, steps: int, done: int, batch_size: int
         def end() -> None:
             launcher.terminate()
             with suppress(subprocess.TimeoutExpired):
-                launcher.wait(3)  # a signal leaves this process no longer; the others end without it, too
+                launcher.wait(30)  # seconds, for a large checkpoint; usually one is enough
 
         try:
             with interruption.keeping(end):

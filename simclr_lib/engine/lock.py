@@ -20,6 +20,7 @@ import psutil
 from simclr_lib.engine.checks import require
 from simclr_lib.engine.environment import utc_now
 from simclr_lib.engine.interruption import interruption
+from simclr_lib.engine.paths import replacing
 from simclr_lib.engine.progress import say
 
 FILE = "writer.json"
@@ -42,18 +43,20 @@ def one_writer(folder: Path) -> Iterator[None]:
         ValueError: where another process, or another thread of this one, writes to it.
     """
     started_by_holder = os.environ.get(TOKEN) == _read(folder).get("token", "none")
-    token = os.environ[TOKEN] if started_by_holder else _take(folder)
-    done = threading.Event()
+    token, done = os.environ[TOKEN] if started_by_holder else uuid.uuid4().hex, threading.Event()
 
     def release() -> None:
         done.set()
-        held.pop(folder, None)
+        if held.get(folder) == token:
+            del held[folder]
         if _read(folder).get("token") == token and not started_by_holder:
             (folder / FILE).unlink(missing_ok=True)
 
-    held[folder] = token
-    threading.Thread(target=_beat, args=(folder, token, done), daemon=True).start()
     try:
+        if not started_by_holder:
+            _take(folder, token)
+        held[folder] = token
+        threading.Thread(target=_beat, args=(folder, token, done), daemon=True).start()
         with interruption.at_end(release):
             yield
     finally:
@@ -73,8 +76,10 @@ def writer(folder: Path) -> dict | None:
 
 
 def require_free(folder: Path) -> None:
-    """Raise ValueError, naming process, host and since when, where a process writes to `folder`."""
-    if (holder := writer(folder)) is not None:
+    """Raise ValueError, naming process, host and since when, where a process writes to `folder` that did not start
+    this one."""
+    holder = writer(folder)
+    if holder is not None and holder.get("token") != os.environ.get(TOKEN, ""):
         found = f"{folder}, where {_name(holder)} trains"
         require(False, "run_dir", "a directory in which nothing is trained", found, "wait, stop it, or give another")
 
@@ -92,28 +97,47 @@ def _name(holder: dict) -> str:
     return f"process {process} on {host}, since {since},"
 
 
-def _take(folder: Path) -> str:
-    """Take the lock, and return its token."""
-    token, process = uuid.uuid4().hex, os.getpid()
+@contextmanager
+def writing(folder: Path, name: str) -> Iterator[Path]:
+    """The path of a file in `folder`, for its one writer; raises OSError, naming it, where it cannot be written."""
+    require_held(folder)
+    try:
+        yield folder / name
+    except (OSError, RuntimeError) as error:  # torch and safetensors have errors of their own for a full disk
+        found = f"{folder / name} cannot be written ({error}); is the disk full?"
+        raise OSError(f"{found} The same call goes on once it can") from error
+
+
+@contextmanager
+def rewriting(folder: Path, name: str) -> Iterator[Path]:
+    """`writing`, but a temporary path, which takes the place of the file once it is whole."""
+    with writing(folder, name) as file, replacing(file) as temporary:
+        yield temporary
+        require_held(folder)  # a large file takes a while
+
+
+def _take(folder: Path, token: str) -> None:
+    """Take the lock."""
+    process = os.getpid()
     own = {"token": token, "process": process, "host": socket.gethostname(), "since": utc_now()}
     own |= {"place": _place(), "born": _born(process)}
     try:
         with open(folder / FILE, "x") as file:  # one of several that try succeeds
             json.dump(own, file)
-        return token
+        return
     except FileExistsError:
         require_free(folder)
     except OSError as error:  # there is room for a name, but not for what is in it
         (folder / FILE).unlink(missing_ok=True)
         raise OSError(f"{folder}: expected a disk with room for a run, got {error}") from error
-    claim = folder / f".{FILE}.{token}"
+    claim = folder / f".{FILE}.{token}.tmp"
     claim.write_text(json.dumps(own))
+    require_free(folder)  # once more: between the two, another may have taken it
     os.replace(claim, folder / FILE)
     time.sleep(0.2)  # of several that found the lock of a dead one, the last to rename has it; the others see it now
     if _read(folder).get("token") != token:
         require_free(folder)
     say(f"{folder}: took over the lock of a process that died")
-    return token
 
 
 def _beat(folder: Path, token: str, done: threading.Event) -> None:

@@ -1,5 +1,6 @@
 """The default places of data and runs, and files that are written whole or not at all."""
 
+import json
 import os
 import tempfile
 import time
@@ -48,6 +49,14 @@ def require_writable(path: str | Path) -> Path:
         got = f"{path} ({error.strerror}); give another run_dir"
         raise ValueError(f"run_dir: expected a directory that can be written, got {got}") from error
     return path
+
+
+def read_json(file: Path) -> dict:
+    """What a json file holds, nothing where there is none. Raises ValueError, naming it, where it is damaged."""
+    try:
+        return json.loads(file.read_text()) if file.exists() else {}
+    except ValueError as error:
+        raise ValueError(f"{file}: expected json, got {error}; restore it, or delete it if you can") from error
 
 
 @contextmanager

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 
 import pytest
@@ -135,6 +136,38 @@ def test_an_end_after_sigint_is_heeded():
     assert process.stdout.readline() == "raised\n"
     process.send_signal(signal.SIGTERM)
     assert end(process) == (143, ["release"])
+
+
+def test_a_signal_while_the_handlers_are_set_ends_the_process_too():
+    code = """
+import os, signal
+from simclr_lib.engine.interruption import interruption
+def set_and_signal(number, handler, set=signal.signal):
+    before = set(number, handler)
+    if number == signal.SIGTERM:
+        os.kill(os.getpid(), number)
+    return before
+signal.signal = set_and_signal
+with interruption.at_end(lambda: os.write(1, b"release")):
+    pass
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30)
+    assert (done.returncode, done.stdout) == (143, "release"), done.stderr
+
+
+def test_another_thread_neither_waits_nor_ends_what_this_one_has_begun():
+    with interruption.at_end(lambda: None), interruption.whole(changing=True):
+
+        def change() -> None:
+            with interruption.whole(changing=True):
+                pass
+
+        thread = threading.Thread(target=change)
+        thread.start()
+        thread.join(5)
+        assert not thread.is_alive()
+        assert interruption._changing.locked()
+    assert not interruption._changing.locked()
 
 
 def test_what_is_ignored_stays_so():

@@ -150,6 +150,35 @@ def test_a_process_that_the_holder_started_is_one_writer_with_it(tmp_path, monke
     assert not (tmp_path / lock.FILE).exists()
 
 
+def test_ctrl_c_during_a_takeover_leaves_no_lock(tmp_path, monkeypatch):
+    holder(tmp_path, process=ended_process(), token="dead")
+
+    def interrupt(_: float) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(lock.time, "sleep", interrupt)
+        with pytest.raises(KeyboardInterrupt), one_writer(tmp_path):
+            pytest.fail("interrupted")
+    with one_writer(tmp_path):
+        require_held(tmp_path)
+
+
+def test_one_that_takes_it_over_while_another_hesitates_keeps_it(tmp_path, monkeypatch):
+    holder(tmp_path, process=ended_process(), token="dead")
+    write_text = Path.write_text
+
+    def hesitate(file: Path, text: str) -> None:
+        monkeypatch.undo()
+        write_text(file, text)
+        write_text(tmp_path / lock.FILE, json.dumps({**json.loads(text), "token": "quicker"}))
+
+    monkeypatch.setattr(Path, "write_text", hesitate)
+    with pytest.raises(ValueError, match="is trained"), one_writer(tmp_path):
+        pytest.fail("two writers")
+    assert json.loads((tmp_path / lock.FILE).read_text())["token"] == "quicker"
+
+
 def test_on_a_full_disk_no_half_a_lock_is_left(tmp_path, monkeypatch):
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")

@@ -4,6 +4,8 @@ import contextlib
 import io
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import nbformat
@@ -11,6 +13,15 @@ import papermill
 import pytest
 
 from simclr_lib.log.report import run_notebook, write_page
+
+HOLD = """
+import time
+from pathlib import Path
+from simclr_lib.engine.lock import one_writer
+with one_writer(Path({folder!r})):
+    print("held", flush=True)
+    time.sleep(60)
+"""
 
 
 def write_notebook(root: Path) -> Path:
@@ -73,6 +84,24 @@ def test_a_failing_cell_is_told_and_its_traceback_kept(notebook, tmp_path):
         run_notebook(notebook, {"n": 13}, tmp_path / "run")
     assert "an unlucky number" in (tmp_path / "run" / "report.ipynb").read_text()
     assert "an unlucky number" in (tmp_path / "run" / "report.html").read_text()
+
+
+@pytest.mark.child
+def test_the_report_before_stays_and_that_of_another_process_is_not_touched(notebook, tmp_path):
+    run_notebook(notebook, {"n": 3}, tmp_path / "run")
+    before = (tmp_path / "run/report.ipynb").read_bytes()
+    with pytest.raises(papermill.PapermillExecutionError):
+        run_notebook(notebook, {"n": 13}, tmp_path / "run")
+    assert (tmp_path / "run/report.previous.ipynb").read_bytes() == before
+    assert "an unlucky number" in (tmp_path / "run/report.ipynb").read_text()
+    lock = subprocess.Popen([sys.executable, "-c", HOLD.format(folder=str(tmp_path / "run"))], stdout=subprocess.PIPE)
+    lock.stdout.readline()
+    kept = {path: path.read_bytes() for path in (tmp_path / "run").iterdir()}
+    with pytest.raises(ValueError, match=f"process {lock.pid} "):
+        run_notebook(notebook, {"n": 3}, tmp_path / "run")
+    assert {path: path.read_bytes() for path in (tmp_path / "run").iterdir()} == kept
+    lock.kill()
+    lock.communicate()
 
 
 @pytest.mark.parametrize(
