@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -82,14 +83,21 @@ def undisturbed(request, tmp_path_factory) -> tuple[RunConfig, Path]:
 
 
 def disturb(config: RunConfig, run_dir: Path, number: int, times: int, group: bool) -> list[str]:
-    """Train with so many disturbances at random moments, and to the end; the states seen after each."""
+    """Train with so many disturbances, and to the end; the states seen after each.
+
+    The first comes while a checkpoint is written, the others at random moments; every second one hits a training that
+    has written none since its epoch began.
+    """
     seen, last = [], 0.0
-    for _ in range(times):
-        process = start(config, run_dir)
+    for n in range(times):
+        process = start(replace(config, checkpoint_minutes=10.0) if n % 2 else config, run_dir)
         metrics = run_dir / "metrics.jsonl"
         size = metrics.stat().st_size if metrics.exists() else 0
         wait_for(lambda size=size: metrics.exists() and metrics.stat().st_size > size, process)  # noqa: B023
-        time.sleep(random.uniform(0, 0.3))
+        if n == 0:
+            wait_for(lambda: list(run_dir.glob(".checkpoint.pt.*.tmp")), process)
+        else:
+            time.sleep(random.uniform(0, 0.3))
         asked = time.monotonic()
         os.killpg(process.pid, number) if group else process.send_signal(number)
         process.communicate(timeout=60)
@@ -107,6 +115,7 @@ def disturb(config: RunConfig, run_dir: Path, number: int, times: int, group: bo
 def check_killed(undisturbed, tmp_path: Path, number: int, times: int) -> None:
     config, whole = undisturbed
     states = disturb(config, tmp_path / "run", number, times, group=random.random() < 0.5)
+    assert states[0] != "finished"
     assert set(states) <= {"died" if number == signal.SIGKILL else "interrupted", "finished"}
     run = Run.open(tmp_path / "run")
     assert run.status["state"] == "finished"
