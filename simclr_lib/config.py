@@ -49,9 +49,9 @@ class RunConfig:
     image_size: int = 32  # pixels, the side of a view
     store_size: int | None = None  # pixels, the side at which images are kept; None: image_size
     resize: str = "squash"  # squash to a square, or crop: short side, then centre
-    unreadable: str = "refuse"  # what to do about a file that cannot be decoded: refuse, or skip with a warning
+    unreadable: str = "refuse"  # what to do about a file that cannot be decoded: refuse, or skip and say so
     limit_images: int | None = None  # a seeded random subset of so many images; None: all
-    test_share: float = 0.0  # of a folder without a test split: the seeded share of each class that only scores see
+    test_share: float = 0.0  # of a folder without splits: the seeded share of each class that only scores see
     # Views
     crop_area: tuple[float, float] = (0.08, 1.0)  # the least and the largest share of an image that a crop covers
     color_strength: float = 1.0  # s of the paper's colour distortion; 0: no colour augmentation
@@ -97,6 +97,7 @@ class RunConfig:
         for expected, names, holds in CHECKS:
             for name in names.split():
                 require(holds(settled[name]), name, expected, repr(settled[name]))
+        require(not self.test_share or self.split != "all", "split", "train, with test_share", "'all'")
         even = self.batch_size % self.processes == 0
         require(even, "batch_size", f"a multiple of the {self.processes} processes", self.batch_size)
 

@@ -197,11 +197,6 @@ def vote(indices: Tensor, similarities: Tensor, train_y: Tensor, temperature: fl
     return votes.argmax(1)
 
 
-def precision_at_k(indices: Tensor, query_labels: Tensor, gallery_labels: Tensor) -> float:
-    """Mean share of the k neighbours that have their query's label, in [0, 1]; arguments as in `neighbor_hits`."""
-    return neighbor_hits(indices, query_labels, gallery_labels).double().mean().item()
-
-
 def neighbor_hits(indices: Tensor, query_labels: Tensor, gallery_labels: Tensor) -> Tensor:
     """Whether a neighbour has its query's label: (Q, k) bool.
 

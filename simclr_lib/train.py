@@ -23,7 +23,7 @@ from simclr_lib.engine.interruption import interruption
 from simclr_lib.engine.launcher import launch
 from simclr_lib.engine.progress import progress_bar, say
 from simclr_lib.engine.seeds import generator_at
-from simclr_lib.evaluation.health import LEAST, HeldOut, keep_out, load_training_images, record_alarms
+from simclr_lib.evaluation.health import HeldOut, hold_out, keep_out, load_training_images, record_alarms
 from simclr_lib.lars import build_optimizer
 from simclr_lib.loss import nt_xent
 from simclr_lib.model import SimCLR, build_encoder
@@ -78,7 +78,7 @@ def _train(learner: "Learner", run: Run) -> None:
         images = load_training_images(run.config)
         rows, unseen = keep_out(run.config, images)
     _record_images(run, images, rows, unseen)
-    held_out = HeldOut(unseen.images, run.config) if processes.rank() == 0 and len(unseen) >= LEAST else None
+    held_out = hold_out(run, images, unseen)
     try:
         fit(learner, images.images, rows, run, held_out)
     except FloatingPointError as error:

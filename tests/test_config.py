@@ -273,6 +273,12 @@ def test_micro_batches_make_another_run_only_where_they_change_the_gradient(size
         assert not whole.differences(dataclasses.replace(whole, processes=2))
 
 
+def test_a_share_that_is_held_out_is_not_trained_on():
+    with pytest.raises(ValueError, match=r"^split: expected train, with test_share, got 'all'$"):
+        RunConfig(dataset="folder", split="all", test_share=0.2)
+    assert RunConfig(dataset="folder", split="all").split == "all"
+
+
 def test_a_batch_that_processes_cannot_share_is_refused():
     with pytest.raises(ValueError, match=r"^batch_size: expected a multiple of the 3 processes, got 256$"):
         RunConfig(processes=3)

@@ -16,7 +16,7 @@ from PIL import Image, ImageOps, features
 from torchvision.transforms import functional as F
 
 Item = str | np.ndarray  # the path of an image, or its pixels: (3, H, W) uint8
-# Another program draws EPS, IPTC may hold any format, the next four are read by who registers for it, of MPEG the size.
+# EPS starts another program; IPTC may hold any format; the next four need a plug-in; of MPEG only the size is read.
 AVOID = {"EPS", "IPTC", "BUFR", "GRIB", "HDF5", "WMF", "MPEG", "" if features.check("jpg_2000") else "JPEG2000"}
 OF_THE_FILE = None, errno.ENOENT, errno.EACCES, errno.EINVAL, errno.EISDIR, errno.ELOOP
 
@@ -46,14 +46,15 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
     What is transparent shows white, as on a page. CMYK is converted without a colour profile. Of 16-bit colours the
     upper half is taken. Grey in more than 8 bits is scaled: integers from 0 to 65,535, floats from 0 to 1, to black and
-    white; where an image has numbers beyond, from its least or to its greatest. What is not finite counts as 0.
+    white; where an image has numbers beyond, from its least or to its greatest; where integers are below 0, from its
+    least to its greatest. What is not finite counts as 0.
     """
     image.load()
     with suppress(Exception):  # whatever is wrong with metadata, the pixels are there
         ImageOps.exif_transpose(image, in_place=True)
     if image.mode[0] in "IF":  # I;16, I;16B, I and F
         numbers = np.nan_to_num(np.asarray(image, np.float32), posinf=0, neginf=0)
-        low, high = min(numbers.min(), 0), max(numbers.max(), 1 if image.mode == "F" else 65535)
+        low, high = min(numbers.min(), 0), max(numbers.max(), 1 if image.mode == "F" or numbers.min() < 0 else 65535)
         image = Image.fromarray(np.rint((numbers - low) * (255 / (high - low))).astype(np.uint8))
     elif image.has_transparency_data:
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
@@ -83,7 +84,7 @@ def decode_or_reason(item: Item, size: int, resize: str) -> np.ndarray | str:
             raise  # the machine's trouble (too many open files, a failing disk): not to be remembered as the file's
         with suppress(Exception):
             return decode(_without_texts(item), size, resize)
-        allow = "; PIL.Image.MAX_IMAGE_PIXELS = None allows it" * isinstance(error, Image.DecompressionBombError)
+        allow = "; in Python, PIL.Image.MAX_IMAGE_PIXELS = None allows it (processes=1)" * ("Bomb" in repr(error))
         return f"{type(error).__name__}: {error}{allow}"
 
 

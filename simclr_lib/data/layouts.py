@@ -12,13 +12,13 @@ torchvision's files are read here and not by its loaders, which hash 3 GB at eve
 sizes are checked, and nothing but arrays is unpickled.
 
 An image is a file that Pillow reads, at any depth below its class folder. The folders of a folder are splits where all
-that hold images have such names, in any case of letters, and all have class folders in them. Without these, or with
-images of its own beside folders of other names, one is a class, whatever its name. Refused, with what was seen and
-what to give instead:
+that hold images have such names, in any case of letters, and all have class folders in them. Else they are classes, and
+a single one of them may be called train. Refused, with what was seen and what to give instead:
 
-    cats/*, train/cats/*, train/dogs/*    splits beside what is none, or has no class folders
+    training/cats/*, testing/cats/*       several that are named as splits are, but not all of them are
+    train/cats/*, train/dogs/*, cats/*    a split beside classes
     photos/cats/*, photos/dogs/*          a single folder, and the classes, or splits, in it
-    cats/*.mov                            a class without an image that can be read
+    cats/*.heic                           a class of pictures none of which can be read here
 
 `2021/cats/*, 2022/cats/*` are the classes 2021 and 2022, as `cats/2021/*, dogs/2021/*` are cats and dogs: none can tell
 which is meant, so a line says what was taken. A line each tells of files of other kinds, of images that lie beside the
@@ -28,6 +28,7 @@ copies or waste, and whatever begins with a dot.
 
 import os
 import pickle
+import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -47,11 +48,13 @@ CIFAR_BATCHES = {"train": [f"data_batch_{i}" for i in range(1, 6)], "test": ["te
 PICKLED = {"numpy": ("_reconstruct", "_frombuffer", "ndarray", "dtype"), "_codecs": ("encode",)}  # what arrays need
 DAMAGED = "it is damaged or cut short; delete it to have it downloaded again"
 SPLIT_NAMES = {"train": "train", "test": "test", "val": "val", "valid": "val", "validation": "val"}
+SPLIT_WORD = re.compile("(?<![a-z])(train(ing)?|test(ing)?|val(id|idation)?)(?![a-z])", re.IGNORECASE)
+PICTURES = {".heic", ".heif", ".hif", ".avif", ".jxl", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf"}
 LEFT_BEHIND = {  # names of folders and files, in lower case: by macOS, Windows, Linux and others, Synology, QNAP
     *("__macosx", "network trash folder", "temporary items", "thevolumesettingsfolder", "icon\r", "$recycle.bin"),
-    *("recycler", "recycled", "system volume information", "found.000", "thumbs.db", "ehthumbs.db", "desktop.ini"),
-    *("lost+found", "lost.dir", "~snapshot", "__pycache__", "@eadir", "#recycle", "#snapshot", "@tmp", "@sharesnap"),
-    *("@recycle", "@recently-snapshot", "@__thumb", "network recycle bin"),
+    *("recycler", "recycle bin", "system volume information", "found.000", "found.001", "thumbs.db", "ehthumbs.db"),
+    *("desktop.ini", "picasa.ini", "lost+found", "lost.dir", "~snapshot", "__pycache__", "@eadir", "#recycle", "@tmp"),
+    *("#snapshot", "@sharesnap", "@recycle", "@recently-snapshot", "@__thumb", "network recycle bin"),
 }
 
 
@@ -142,11 +145,12 @@ def _class_folders(folder: str, split: str = "all", leave_out: str = "") -> List
     level = 1 if split_of else 0  # at which classes are
     inside = [path for path in images if len(path) > level + 1]
     if loose := ["/".join(path) for path in images if len(path) <= level + 1]:
-        say_once(f"left out: {len(loose):,} images beside the folders ({_some(loose)}) in {folder!r}")
+        say_once(f"left out: images beside the folders: {len(loose):,} ({_some(loose)}) in {folder!r}")
     in_splits = [path for path in others if not level or path[0].lower() in SPLIT_NAMES]
     _require_classes(folder, level, inside, in_splits, len(loose))
     split, there = "all" if split == "train" and not split_of else split, {"all", *split_of.values()}
-    require(split in there, f"split of {folder}", " or ".join(sorted(there)), split, "hold images out by test_share")
+    remedy = "give one of these, or a test_share where there are no splits"
+    require(split in there, f"split of {folder}", " or ".join(sorted(there)), split, remedy)
     class_names, labels = np.unique([path[level] for path in inside], return_inverse=True)
     rows = [row for row, path in enumerate(inside) if split in ("all", split_of.get(path[0]))]
     files = ["/".join((folder, *inside[row])) for row in rows]
@@ -157,26 +161,33 @@ def _split_folders(root: str, images: list[Parts]) -> set[str]:
     """The folders that are splits: all of them, or none."""
     tops, deep = ({path[0] for path in images if len(path) > length} for length in (1, 2))
     splits = {top for top in deep if top.lower() in SPLIT_NAMES}
-    if any(top.lower() not in SPLIT_NAMES for top in tops):  # beside a class, what holds images itself is one too
-        splits -= {path[0] for path in images if len(path) == 2}
-    found = f"class folders in {_some(splits)}, but none in {_some(tops - splits)}"
-    require(splits in (tops, set()), root, "splits or classes", found, f"give {root}/{min(splits, default='')}")
-    return splits
+    if splits == tops:
+        return splits
+    named = {top for top in tops if SPLIT_WORD.search(top)}
+    # Beside classes, what holds images itself is one too.
+    mixed = splits - {path[0] for path in images if len(path) == 2} and tops - deep
+    found = f"{_some(tops)}, of which {_some(deep) or 'none'} hold folders"
+    remedy = f"give {root}/{min(deep & named)}" if deep & named else "put the images of each class into a folder"
+    require(len(named) < 2 and not mixed, root, "classes, or only train, val and test with them in each", found, remedy)
+    return set()
 
 
 def _require_classes(root: str, level: int, images: list[Parts], others: list[Parts], loose: int) -> None:
     """Refuse a class that cannot be read, no class, and one that holds the classes; say where others may be meant."""
     classes = {path[: level + 1] for path in images}
-    unread = [path for path in others if len(path) > level + 1 and path[: level + 1] not in classes]
+    # A folder of films or notes is no class.
+    unread = [p for p in others if len(p) > level + 1 and p[: level + 1] not in classes and _kind(p) in PICTURES]
     found = f"only {_kinds(unread)} in {_some({'/'.join(path[: level + 1]) for path in unread})}"
     require(not unread, root, "images that can be read in each class", found, "convert them, or keep them elsewhere")
-    require(images, root, "class folders with images", f"none, {loose:,} outside", f"put them into {root}/unsorted")
+    require(images, root, "class folders with images", f"none, {loose:,} outside", f"put images into {root}/unsorted")
     folders = {"/".join(path[level:-1]) for path in images}
     shared = os.path.commonpath(list(folders))
     found, here = f"a single one, and in it {_some(folders)}", "/".join((root, *images[0][:level], shared))
     require(not shared or shared in folders, root, "class folders", found, f"give {here}, if these are the classes")
     if not shared and all("/" in folder for folder in folders):
-        say_once(f"classes: the upper ones of the folders {_some(folders)} in {root!r}")
+        say_once(
+            f"classes: the upper ones of the folders {_some(folders)} in {root!r}; for the lower, give an upper one"
+        )
 
 
 def _find_images(folder: str, leave_out: str = "") -> tuple[list[Parts], list[Parts]]:
@@ -187,7 +198,7 @@ def _find_images(folder: str, leave_out: str = "") -> tuple[list[Parts], list[Pa
     if others:
         say_once(f"left out: {_kinds(others)} in {folder!r}")
     if bare:
-        say_once(f"left out: {len(bare):,} empty folders ({_some({'/'.join(path) for path in bare})}) in {folder!r}")
+        say_once(f"left out: empty folders: {len(bare):,} ({_some({'/'.join(path) for path in bare})}) in {folder!r}")
     return images, others
 
 
@@ -203,9 +214,9 @@ def _walk(folder: str, hidden: set[str], at: Parts = (), above: frozenset = froz
     if at and not entries:
         yield *at, ""
     for entry in entries:
-        if entry.is_dir():
+        if os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir():  # a link may lead to itself
             yield from _walk(entry.path, hidden, (*at, entry.name), above | {real})
-        else:
+        elif entry.is_symlink() or entry.is_file():  # to read from a pipe would wait for ever
             yield *at, entry.name
 
 

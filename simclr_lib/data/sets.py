@@ -4,7 +4,6 @@ N images, S x S pixels.
 """
 
 import os
-import warnings
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -79,7 +78,7 @@ def load_images(
     root: the folder of data sets, None: $SIMCLR_DATA, else <project root>/data. For folder, that of the class folders,
     or of its splits.
     image_size: S in pixels, None: 32, or 96 for stl10; caltech101 and folder need one. resize: squash or crop.
-    unreadable: refuse a set with files that cannot be decoded, or skip them with a warning. What libjpeg does decode,
+    unreadable: refuse a set with files that cannot be decoded, or skip them and say which. What libjpeg does decode,
     flipped bits included, is readable. num_workers: threads that decode, None: one a core.
     limit: only a random subset of so many images (skipped ones count), in order of id; the same for the same seed. The
     whole set is decoded, once for every limit and seed; the subset is a copy in memory.
@@ -96,7 +95,8 @@ def load_images(
     size, root = _settled(name, split, image_size, root)
     listing = list_images(name, "train" if test_share and split == "test" else split, root)
     own = name == "folder" and not listing.splits and is_amount(test_share) and test_share < 1
-    require(own or test_share == 0, "test_share", "0, or below 1 for a folder without splits", test_share, "give 0")
+    expected, remedy = "0, or below 1 for a folder without splits", "give 0, or one of its splits as the folder"
+    require(own or test_share == 0, "test_share", expected, test_share, remedy)
     listing = listing or _download(name, split, root, download)
     ids = np.arange(len(listing.labels))
     if test_share and split != "all":
@@ -138,8 +138,8 @@ def draw_test_images(images: ImageSet, share: float, seed: int) -> np.ndarray:
         wanted[rows[: min(max(round(share * len(rows)), 1), len(rows) - 1)]] = 1
     held_out = np.flatnonzero((np.bincount(group, wanted) == sizes)[group])
     require(len(held_out), "test_share", "images that differ from all others of their class", "none", "give 0")
-    counts = f"{len(held_out):,} of {len(group):,} images for scores; {sizes[sizes > 1].sum():,} near-duplicates"
-    say_once(f"held out {counts} stay on one side of it")
+    alike = f"; {sizes[sizes > 1].sum():,} near-duplicates stay on one side" * bool(sizes.max() > 1)
+    say_once(f"held out {len(held_out):,} of {len(group):,} images for scores{alike}")
     return held_out
 
 
@@ -176,8 +176,8 @@ def _download(name: str, split: str, root: str, download: bool) -> Listing:
 
 
 def _refuse_or_warn(files: Sequence[str], missing: dict[int, str], wanted: int, unreadable: str) -> None:
-    named = "".join(f"\n  {files[row]} ({why})" for row, why in list(missing.items())[:10])
+    named = "".join(f"\n  {files[row]!r} ({why})" for row, why in list(missing.items())[:10])
     found = f"{len(missing)} of {wanted} that cannot be read, the first of them:{named}\n"
     remedy = "repair or remove them, or leave them out by unreadable='skip' where others can be read"
     require(unreadable == "skip" and len(missing) < wanted, "images", "readable ones", found, remedy)
-    warnings.warn(f"skipped {found}", stacklevel=3)
+    say_once(f"skipped {found}".rstrip())

@@ -33,7 +33,6 @@ TRAIN_PER_CLASS = 30  # labelled images of a class, where the data set has no te
 SELECTED_ON = "the probe's regularisation on a held-out tenth of its training images; nothing on the test images"
 CHOSEN = "linear probe inverse_regularization"
 WIDEST = 2048  # dimensions that are probed: an encoder's; 3,072 raw pixels of 50,000 images would take an hour
-FACES = ("Faces", "Faces_easy")  # of Caltech-101: the same photographs, whole and cut to the face
 
 
 class ProbeResult(NamedTuple):
@@ -126,9 +125,6 @@ def score_draws(run: Run, images: ImageSet, embeddings: Embeddings, draws: Seque
         "classes": f"{len(images.class_names)}{left_out}",
         "seen": "where the encoder was trained on these images, it saw those of the test set too, without their labels",
     }
-    if set(FACES) <= set(images.class_names):
-        share = np.mean([images.class_names[label] in FACES for label in y[test]])
-        facts["near_duplicates"] = f"Faces and Faces_easy, {share:.1%} of the test images, are the same photographs"
     return _score(run, facts, {name: [(h[a], y[a], h[b], y[b]) for a, b in splits] for name, h in embeddings.items()})
 
 

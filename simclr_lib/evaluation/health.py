@@ -28,7 +28,7 @@ LEAST, MOST = 16, 256  # held-out images: fewer say nothing, more take time from
 RATE_RULE = {"sgd": 0.1, "lars": 0.3, "adamw": 1.5e-4}
 ALARMS = {
     "one colour": "Nearly all images are of one colour, such as black: the pixels of half of them deviate by less than "
-    "2 of 255. Grey of 16 bits is read from 0 to 65,535: scale files of fewer bits before training.",
+    "2 of 255, or none reaches 32. Grey of 16 bits is read from 0 to 65,535: scale files of fewer bits first.",
     "chance": "The loss is that of chance: {loss:.3f}, where guessing has {config.chance_loss:.3f} and telling all "
     "apart {best:.2f}. Check that images and views differ; try another learning_rate, or a longer warm-up.",
     "collapse": "The projections collapsed: their spread is {deviation:.3f} of an even one, in {effective_rank_z:.1f} "
@@ -48,7 +48,6 @@ class HeldOut:
 
     def __init__(self, images: Tensor, config: RunConfig) -> None:
         self.images, self.palettes, self.config = images, palettes(images), config
-        self.ringing = {"one colour": ALARMS["one colour"]} if contrast(images) < 2 else {}  # whatever the model
         augment = Augment(**{**config.view_options, "compile": False})
         generator = torch.Generator().manual_seed(config.seed)
         self.views = [(augment(images, generator) * 255).round().byte() for _ in range(2)]  # a quarter of the memory
@@ -60,8 +59,7 @@ class HeldOut:
         return reading(z_a, z_b, h, self.palettes)
 
     def watch(self, model: SimCLR, run: Run, step: int, epochs: int, loss: float | None = None) -> None:
-        """Log a reading after `step` steps and `epochs` epochs, and record the alarm of the images themselves; past the
-        warm-up, a tenth of the epochs, those of the reading too.
+        """Log a reading after `step` steps and `epochs` epochs, and past the warm-up, a tenth of these, its alarms.
 
         loss: mean of the last epoch's; None before training.
         """
@@ -69,7 +67,16 @@ class HeldOut:
         values = self.read(model)
         run.log("health", step=step, epochs=epochs, **values, seconds=time.perf_counter() - start)
         warm = loss is not None and 10 * epochs >= self.config.epochs
-        record_alarms(run, self.ringing | (alarms(values, loss, self.config) if warm else {}), epochs)
+        record_alarms(run, alarms(values, loss, self.config) if warm else {}, epochs)
+
+
+def hold_out(run: Run, images: ImageSet, unseen: ImageSet) -> HeldOut | None:
+    """What health is read on, by the first process, where enough images are `unseen`; records what these, or else the
+    `images` that are trained on, ring by themselves."""
+    some = unseen.images if len(unseen) else images.images[:MOST]
+    if contrast(some) < 2 or some.max() < 32:
+        record_alarms(run, {"one colour": ALARMS["one colour"]}, 0)
+    return HeldOut(unseen.images, run.config) if rank() == 0 and len(unseen) >= LEAST else None
 
 
 def alarms(reading: dict, loss: float, config: RunConfig) -> dict[str, str]:

@@ -128,9 +128,7 @@ def reading(z_a: Tensor, z_b: Tensor, h: Tensor, palette: Tensor) -> dict:
     return {
         "finite": True,
         "positive_mean": positives.mean().item(),
-        "positive_variance": positives.var(correction=0).item(),
         "other_mean": others.mean().item(),
-        "other_variance": others.var(correction=0).item(),
         "alignment": alignment(z_a, z_b),
         "uniformity": (uniformity(z_a) + uniformity(z_b)) / 2,  # together, the positives would count as pairs
         "deviation": deviation(torch.cat([z_a, z_b])),

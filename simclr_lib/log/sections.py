@@ -80,8 +80,8 @@ def class_sizes(images: ImageSet) -> str:
     """The classes by name, each with its number of images, and how many images have none."""
     sizes = Counter(images.labels.tolist())
     named = [*enumerate(images.class_names), (-1, "unlabelled")]
-    listed = ", ".join(f"{name} {sizes[label]:,}" for label, name in named if sizes[label])
-    return listed.encode(errors="backslashreplace").decode()  # a folder's name need not be text
+    printed = [(label, name if name.isprintable() else repr(name)[1:-1]) for label, name in named]
+    return ", ".join(f"{name} {sizes[label]:,}" for label, name in printed if sizes[label])
 
 
 def look(config: RunConfig) -> None:
@@ -155,15 +155,6 @@ def show_classes(run: Run) -> None:
     """precision@k class by class, best first, beside the untrained encoder, raw pixels and chance; after `score`."""
     table = tables.class_table(run).sort_values("trained encoder", ascending=False).style.format(precision=3, na_rep="")
     display(table.format_index(escape="html").bar(vmin=0, vmax=1, color="rgba(0, 114, 178, 0.35)"))  # on any theme
-
-
-def compare_layers(run: Run, neighbors_k: int = 5, evaluation_images: int | None = 4000) -> None:
-    """What is compared: h or z, by cosine or by dot product; a table, and the neighbours of every second query."""
-    gallery = embeddings.load_gallery(run.config)
-    layers = embeddings.embed_layers(run, gallery)
-    options = dict(sample=evaluation_images, name="layers", similarities=("cosine", "dot"))
-    show_table(scores.score_retrieval(run, gallery, layers, neighbors_k, **options))
-    show_neighbors_under(run, gallery, layers, "neighbors_by_layer", "Neighbours by h, and by z, which the loss sees")
 
 
 def follow_training(run: Run, neighbors_k: int = 5, evaluation_images: int | None = 4000) -> None:

@@ -249,6 +249,11 @@ def test_integers_beyond_16_bits_are_scaled_as_far_as_they_go():
     assert_rgb(image, np.repeat([[[0], [128]], [[128], [255]]], 3, 2), tolerance=1)
 
 
+def test_integers_below_0_are_scaled_from_their_least_to_their_greatest():
+    scan = np.array([[-1000, 0], [500, 1000]], np.int32)  # a tomography's, in signed 16 bits
+    assert_rgb(Image.fromarray(scan), np.repeat([[[0], [128]], [[191], [255]]], 3, 2), tolerance=1)
+
+
 @pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "RGBA", "CMYK", "YCbCr", "HSV", "LAB", "LA", "RGBX", "I", "F"])
 def test_no_mode_is_refused(mode):
     rgb = Image.fromarray(pixels(7, 5, 3))

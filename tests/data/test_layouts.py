@@ -9,6 +9,7 @@ import pytest
 import torchvision
 from image_files import accept_files, write_cifar10, write_images, write_stl10
 
+from simclr_lib import load_images
 from simclr_lib.data import layouts
 from simclr_lib.data.layouts import list_images
 
@@ -216,7 +217,7 @@ LAYOUTS = {  # images: a name ends in / for a folder without any
     "loose images within train alone": (["train/cats/1.png", "train/dogs/2.png", "train/3.png"], {"train": PAIR}),
     "classes in one split, loose images in each": (
         ["train/cats/1.png", "train/2.png", "test/3.png"],
-        "got class folders in 'train', but none in 'test'; give {root}/train$",
+        "got 'test', 'train', of which 'train' hold folders; give {root}/train$",
     ),
     "a class called train, at two depths": (
         ["train/a/1.png", "train/2.png", "dogs/3.png"],
@@ -226,12 +227,40 @@ LAYOUTS = {  # images: a name ends in / for a folder without any
     "lists beside splits": (["train/cats/1.png", "train/dogs/2.png", "lists/a.csv"], {"train": PAIR}),
     "splits beside classes": (
         ["train/cats/1.png", "train/dogs/2.png", "cats/3.png"],
-        "expected splits or classes, got class folders in 'train', but none in 'cats'; give {root}/train$",
+        "expected classes, or only train, .*, got 'cats', 'train', of which 'train' hold folders; give {root}/train$",
     ),
     "a test split without classes": (
         ["train/cats/1.png", "train/dogs/2.png", "test/3.png"],
-        "class folders in 'train', but none in 'test'; give {root}/train$",
+        "got 'test', 'train', of which 'train' hold folders; give {root}/train$",
     ),
+    "splits without classes": (
+        ["train/1.png", "Test/2.png"],
+        "got 'Test', 'train', of which none hold folders; put the images of each class into a folder$",
+    ),
+    "other names of splits": (
+        ["training/cats/1.png", "training/dogs/2.png", "testing/cats/3.png"],
+        "got 'testing', 'training', of which 'testing', 'training' hold folders; give {root}/testing$",
+    ),
+    "names of splits with more": (
+        ["seg_train/cats/1.png", "seg_test/cats/2.png", "seg_pred/3.png"],
+        "of which 'seg_test', 'seg_train' hold folders; give {root}/seg_test$",
+    ),
+    "years of splits": (["train2017/cats/1.png", "val2017/cats/2.png"], "give {root}/train2017$"),
+    "splits beside another folder of classes": (
+        ["train/cats/1.png", "test/cats/2.png", "extra/cats/3.png"],
+        "got 'extra', 'test', 'train', of which 'extra', 'test', 'train' hold folders; give {root}/test$",
+    ),
+    "words that sound like splits": (
+        ["trains/1.png", "valleys/2.png", "contest/3.png", "oval/4.png"],
+        {"all": {"trains": 1, "valleys": 1, "contest": 1, "oval": 1}},
+    ),
+    "a class called train among deep ones": (
+        ["train/steam/1.png", "train/diesel/2.png", "bus/x/3.png", "car/y/4.png"],
+        {"all": {"train": 2, "bus": 1, "car": 1}},
+    ),
+    "albums of films": (["cats/1.png", "cats/2.png", "dogs/3.png", "Movies/1.mp4", "Music/2.mp3"], {"all": THREE}),
+    "notes beside classes": (["cats/1.png", "cats/2.png", "dogs/3.png", "annotations/1.xml"], {"all": THREE}),
+    "waste": (["recycled/1.png", "compost/2.png"], {"all": {"recycled": 1, "compost": 1}}),
     "one folder around classes": (
         ["photos/images/cats/1.png", "photos/images/dogs/2.png"],
         "a single one, and in it 'photos/images/cats', 'photos/images/dogs'; give {root}/photos/images,",
@@ -242,14 +271,14 @@ LAYOUTS = {  # images: a name ends in / for a folder without any
         "a single one, .*'images/dogs'; give {root}/test/images,",
     ),
     "no image in a class": (
-        ["cats/1.png", "dogs/1.mov", "dogs/2.MOV", "dogs/3.txt"],
-        r"read in each class, got only 2 \.mov, 1 \.txt in 'dogs'; convert them",
+        ["cats/1.png", "dogs/1.dng", "dogs/2.DNG", "dogs/3.txt"],
+        r"read in each class, got only 2 \.dng in 'dogs'; convert them",
     ),
     "no image in a class of a split": (
-        ["train/cats/1.png", "train/dogs/2.png", "test/cats/3.mov", "test/dogs/4.png"],
-        r"read in each class, got only 1 \.mov in 'test/cats'",
+        ["train/cats/1.png", "train/dogs/2.png", "test/cats/3.dng", "test/dogs/4.png"],
+        r"read in each class, got only 1 \.dng in 'test/cats'",
     ),
-    "no image at all": (["cats/1.mov", "dogs/2.mov"], r"only 2 \.mov in 'cats', 'dogs'"),
+    "no image at all": (["cats/1.mov", "dogs/2.mov", "3.hif"], "got none, 0 outside; put images into {root}/unsorted$"),
 }  # fmt: skip
 
 
@@ -292,7 +321,7 @@ def test_each_layout_is_read_or_refused(tmp_path, layout):
         assert list_images("folder", "train", str(tmp_path)).items == listing.items
     for split in {"train", "val", "test"} - set(expected) - ({"train"} if not listing.splits else set()):
         there = " or ".join(sorted({*listing.splits, "all"}))
-        with pytest.raises(ValueError, match=f"split of {tmp_path}: expected {there}, got {split}; .*test_share"):
+        with pytest.raises(ValueError, match=f"split of {tmp_path}: expected {there}, got {split}; give one of these"):
             list_images("folder", split, str(tmp_path))
 
 
@@ -330,22 +359,23 @@ def test_loose_images_and_folders_without_files_are_named(tmp_path, said):
     names = ", ".join(f"'{i:02}.png'" for i in range(10))
     bare = "'bare/', 'cats/deep/bare/', 'junk/', 'new\\nline/'"
     assert said == [
-        f"left out: 4 empty folders ({bare}) in {str(tmp_path)!r}",
-        f"left out: 12 images beside the folders ({names}, ...) in {str(tmp_path)!r}",
+        f"left out: empty folders: 4 ({bare}) in {str(tmp_path)!r}",
+        f"left out: images beside the folders: 12 ({names}, ...) in {str(tmp_path)!r}",
     ]
 
 
 def test_loose_images_within_splits_are_named(tmp_path, said):
     write_images(tmp_path, "train/cats/1.png", "train/2.png", "test/cats/3.png", "4.png")
     list_images("folder", "train", str(tmp_path))
-    assert said == [f"left out: 2 images beside the folders ('4.png', 'train/2.png') in {str(tmp_path)!r}"]
+    assert said == [f"left out: images beside the folders: 2 ('4.png', 'train/2.png') in {str(tmp_path)!r}"]
 
 
 def test_where_two_levels_could_be_the_classes_it_is_said_which_are(tmp_path, said):
     write_images(tmp_path, "2021/cats/1.png", "2021/dogs/2.png", "2022/cats/3.png")
     assert list_images("folder", "all", str(tmp_path)).class_names == ["2021", "2022"]
     assert said == [
-        f"classes: the upper ones of the folders '2021/cats', '2021/dogs', '2022/cats' in {str(tmp_path)!r}"
+        f"classes: the upper ones of the folders '2021/cats', '2021/dogs', '2022/cats' in {str(tmp_path)!r}; "
+        "for the lower, give an upper one"
     ]
     said.clear()
     write_images(tmp_path, "2022/4.png")
@@ -354,17 +384,12 @@ def test_where_two_levels_could_be_the_classes_it_is_said_which_are(tmp_path, sa
 
 
 LEFT_BEHIND = [
-    *("@eaDir", "#recycle", "#snapshot", "@tmp", "@Recycle", ".@__thumb", "@Recently-Snapshot"),
-    *(
-        "__MACOSX",
-        ".Trashes",
-        ".Spotlight-V100",
-        ".fseventsd",
-        ".AppleDouble",
-        "Network Trash Folder",
-        "Temporary Items",
-    ),
-    *("$RECYCLE.BIN", "RECYCLER", "System Volume Information", "lost+found", ".Trash-1000", ".ipynb_checkpoints"),
+    *("@eaDir", "#recycle", "#snapshot", "@tmp", "@sharesnap"),  # Synology
+    *("@Recycle", "@Recently-Snapshot", ".@__thumb", "@__thumb", "Network Recycle Bin"),  # QNAP
+    *("__MACOSX", ".Trashes", ".Spotlight-V100", ".fseventsd", ".AppleDouble", "Network Trash Folder"),  # macOS
+    *("Temporary Items", "TheVolumeSettingsFolder"),
+    *("$RECYCLE.BIN", "RECYCLER", "Recycle Bin", "System Volume Information", "found.000", "FOUND.001"),  # Windows
+    *("lost+found", ".Trash-1000", "LOST.DIR", "~snapshot", "__pycache__", ".ipynb_checkpoints"),  # Linux and others
 ]
 
 
@@ -375,7 +400,7 @@ def test_what_systems_leave_behind_is_passed_over_in_silence(tmp_path, said, nam
         write_images(tmp_path, *(f"{above}{variant}/IMG/3.png" for above in ("", "cats/", "cats/deep/")))
     listing = list_images("folder", "all", str(tmp_path))
     assert relative(listing, tmp_path) == ["cats/1.png", "cats/deep/2.png"]
-    for file in ("Thumbs.db", "desktop.ini", ".DS_Store", "._1.png", "ehthumbs.db", "Icon\r"):
+    for file in ("Thumbs.db", "desktop.ini", ".DS_Store", "._1.png", "ehthumbs.db", "Icon\r", "Picasa.ini"):
         (tmp_path / "cats" / file).write_text("")
     assert relative(list_images("folder", "all", str(tmp_path)), tmp_path) == ["cats/1.png", "cats/deep/2.png"]
     assert said == []
@@ -405,3 +430,19 @@ def test_an_empty_unlabeled_folder_is_named(tmp_path):
     (tmp_path / "stl10/unlabeled").mkdir(parents=True)
     with pytest.raises(ValueError, match=r"stl10/unlabeled: expected images, got none"):
         list_images("stl10", "unlabeled", str(tmp_path))
+
+
+def test_a_link_to_itself_and_a_pipe_do_not_hold_up_the_others(tmp_path):
+    write_images(tmp_path, "cats/1.png", "cats/2.png")
+    (tmp_path / "cats/loop").symlink_to("loop")
+    (tmp_path / "cats/loop.png").symlink_to("loop.png")
+    os.mkfifo(tmp_path / "cats/pipe.png")
+    assert relative(list_images("folder", "all", str(tmp_path)), tmp_path) == [
+        "cats/1.png",
+        "cats/2.png",
+        "cats/loop.png",
+    ]
+    images = load_images("folder", "all", tmp_path, image_size=8, unreadable="skip")
+    assert [os.path.basename(path) for path in images.paths] == ["1.png", "2.png"]
+    with pytest.raises(ValueError, match=r"loop\.png' \(OSError"):
+        load_images("folder", "all", tmp_path, image_size=8)

@@ -214,12 +214,6 @@ def test_classes_stand_best_first_with_a_bar_for_every_value(run, shown):
     assert page.count("linear-gradient") > 0
 
 
-def test_layers_compare_h_and_z_by_cosine_and_dot(run, shown):
-    sections.compare_layers(run)
-    assert list(run.summary["layers"]["scores"]) == ["h, cosine", "h, dot", "z, cosine", "z, dot", "chance"]
-    assert list(shown.calls[0][1][2]) == ["h", "z"]
-
-
 def test_training_is_followed_from_before_it_to_its_end(run, shown, few):
     sections.follow_training(run)
     stages = ["untrained", "after 1 epoch", "after 2 epochs", "after 3 epochs", "after 4 epochs"]
