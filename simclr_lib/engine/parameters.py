@@ -12,6 +12,7 @@ from typing import Any
 
 from simclr_lib.engine.checks import is_amount, is_count, is_whole, require
 
+INJECTED = "# Parameters\n"  # is how papermill's cell begins
 KINDS = {  # the first that fits a default is what a value has to be
     "a whole number of at least 1": is_count,
     "a whole number of at least 0": is_whole,
@@ -35,15 +36,20 @@ def notebook_parameters(namespace: Mapping[str, Any], fields: set[str]) -> dict[
     """
     if "In" not in namespace:  # where IPython keeps the cells that it has executed
         return dict(namespace)
-    injected = [cell for cell in namespace["In"] if cell.startswith("# Parameters\n")]  # as papermill's cells do
-    given = _assigned(injected[-1]) if injected else {}
-    defaults = _defaults(cell for cell in namespace["In"] if cell not in injected)
+    given = injected_parameters(namespace)
+    defaults = _defaults(cell for cell in namespace["In"] if not cell.startswith(INJECTED))
     require_known(given, fields | defaults.keys())
     for name in sorted(defaults.keys() - fields):
         kind = next(kind for kind, holds in KINDS.items() if holds(defaults[name]))
         remedy = "papermill takes a list by -y 'name: [0, 1]'" * isinstance(defaults[name], list)
         require(KINDS[kind](namespace[name]), name, kind, repr(namespace[name]), remedy)
     return {name: namespace[name] for name in defaults | given}
+
+
+def injected_parameters(namespace: Mapping[str, Any]) -> dict[str, Any]:
+    """Name -> value of the cell that papermill has put after the parameters cell, if it has."""
+    injected = [cell for cell in namespace.get("In", ()) if cell.startswith(INJECTED)]
+    return _assigned(injected[-1]) if injected else {}
 
 
 def require_known(names: Iterable[str], known: set[str]) -> None:

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Mapping
 
 import pandas as pd
+from IPython import get_ipython
 from IPython.display import display
 from torch import Tensor
 
@@ -17,7 +18,9 @@ from simclr_lib.config import RunConfig
 from simclr_lib.data.sets import ImageSet
 from simclr_lib.engine import checks, environment, lock, paths, seeds
 from simclr_lib.engine.device import choose_device, device_name
+from simclr_lib.engine.parameters import injected_parameters
 from simclr_lib.evaluation import classification, embeddings, health, neighbors, scores, tables
+from simclr_lib.log.report import record_notebook
 from simclr_lib.model import SimCLR, build_encoder
 from simclr_lib.pretrained import start_from
 from simclr_lib.retrieval import top_k_neighbors
@@ -44,7 +47,10 @@ def announce(
     images, gallery = health.load_training_images(config), embeddings.load_gallery(config)
     facts = derived(config, images)
     scores.require_scorable(config, gallery, neighbors_k, evaluation_images)
-    run_dir = run_dir or str(paths.new_run_dir(notebook))
+    run_dir, source = run_dir or str(paths.new_run_dir(notebook)), paths.project_root() / f"notebooks/{notebook}.ipynb"
+    if source.exists() and (shell := get_ipython()):
+        given = injected_parameters(shell.user_ns)
+        record_notebook(paths.require_writable(run_dir), source, given, changed=True)
     scored = class_sizes(gallery) if class_sizes(gallery) != facts["classes"] else "these classes"
     for name, value in {**facts, "scored on": scored, "run directory": run_dir}.items():
         print(textwrap.fill(f"{name:15}{value}", 105, subsequent_indent=" " * 15, **WHOLE_WORDS))

@@ -2,8 +2,10 @@
 
 import json
 import math
+from pathlib import Path
 from types import SimpleNamespace
 
+import nbformat
 import numpy as np
 import pandas as pd
 import pytest
@@ -91,6 +93,20 @@ def test_announce_prints_what_follows_and_settles_the_directory(tmp_path, monkey
     assert [path.name[-7:] for path in (tmp_path / "runs").iterdir()] == ["-07_new"]
     assert sections.announce(config, "07_new", "runs/mine") == "runs/mine"
     assert not (tmp_path / "runs/mine").exists()  # training makes it
+
+
+def test_announce_records_the_notebook_whoever_executes_it(tmp_path, monkeypatch):
+    (tmp_path / "notebooks").mkdir()
+    nbformat.write(nbformat.v4.new_notebook(), tmp_path / "notebooks/07_new.ipynb")
+    monkeypatch.chdir(tmp_path)
+    cells = ["", "epochs = 20", '# Parameters\nepochs = 4\nrun_dir = ""\n', "announce()"]
+    monkeypatch.setattr(sections, "get_ipython", lambda: SimpleNamespace(user_ns={"In": cells}))
+    run_dir = Path(sections.announce(RunConfig(**TINY, epochs=4), "07_new"))
+    record = json.loads((run_dir / "notebook.json").read_text())
+    assert (record["notebook"], record["parameters"]) == ("notebooks/07_new.ipynb", {"epochs": 4})
+    cells[2] = "# Parameters\nepochs = 5\n"
+    with pytest.raises(ValueError, match=r"run_dir: .*'epochs': 4"):
+        sections.announce(RunConfig(**TINY, epochs=5), "07_new", str(run_dir))
 
 
 def test_announce_names_every_class_with_its_number_of_images(few):
