@@ -1,8 +1,9 @@
-"""The command line: python -m simclr_lib train | resume | run | list."""
+"""The command line: python -m simclr_lib train | resume | run | file | list | best."""
 
 import argparse
 import ast
 import json
+from pathlib import Path
 
 from simclr_lib.engine.launcher import ProcessFailedError
 from simclr_lib.engine.paths import project_root, user_path
@@ -35,7 +36,8 @@ def _parser() -> argparse.ArgumentParser:
     resume = commands.add_parser("resume", help="go on with the run of a run directory")
     resume.add_argument("run_dir")
     resume.add_argument("-p", **given, help="where and how fast: device, data_root, num_workers, processes, ...")
-    resume.set_defaults(command=_train, config=None)
+    resume.add_argument("--changed-notebook", action="store_true", help="go on though the notebook has changed since")
+    resume.set_defaults(command=_resume, config=None)
 
     run = commands.add_parser("run", help="execute a notebook and file its report in the run directory")
     run.add_argument("notebook")
@@ -43,7 +45,21 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--run-dir", help="default: a new directory under runs/")
     run.set_defaults(command=_run)
 
-    commands.add_parser("list", help="list the runs under runs/").set_defaults(command=_list)
+    file = commands.add_parser("file", help="file an executed notebook as the report of its run")
+    file.add_argument("notebook")
+    file.set_defaults(command=_file)
+
+    chosen = argparse.ArgumentParser(add_help=False)
+    chosen.add_argument("--runs", help="a folder of runs; default: runs/")
+    chosen.add_argument("--where", action="append", default=[], metavar="NAME=VALUE", help="only runs that have it")
+    listed = commands.add_parser("list", parents=[chosen], help="list the runs")
+    listed.add_argument("--sort", default="run", metavar="COLUMN", help="a parameter or a score, the largest first")
+    listed.add_argument("--json", action="store_true", help="every column of every run")
+    listed.set_defaults(command=_list)
+
+    best = commands.add_parser("best", parents=[chosen], help="name the run with the best score")
+    best.add_argument("metric", help="a column of list --json, such as 'knn@20 top1'")
+    best.set_defaults(command=_best)
     return parser
 
 
@@ -56,30 +72,56 @@ def _train(options: argparse.Namespace) -> None:
         values = json.loads(file.read_text())
     except (OSError, json.JSONDecodeError) as error:
         raise ValueError(f"config: expected a json file with fields of RunConfig, got {file} ({error})") from error
-    given = {name: _literal(value) for name, value in options.parameters}
+    given = _parameters(options)
     train(RunConfig.from_dict({**values, **given} if given else values), options.run_dir)
+
+
+def _resume(options: argparse.Namespace) -> None:
+    """Go on with a run: with its notebook where it has one."""
+    run_dir = user_path(options.run_dir, "run_dir")
+    if not (run_dir / "notebook.json").exists():
+        return _train(options)
+    from simclr_lib.log.report import resume_notebook
+
+    _tell(resume_notebook(run_dir, _parameters(options), options.changed_notebook))
 
 
 def _run(options: argparse.Namespace) -> None:
     from simclr_lib.log.report import run_notebook
 
-    parameters = {name: _literal(value) for name, value in options.parameters}
-    run_dir = run_notebook(options.notebook, parameters, options.run_dir)
+    _tell(run_notebook(options.notebook, _parameters(options), options.run_dir))
+
+
+def _file(options: argparse.Namespace) -> None:
+    from simclr_lib.log.report import file_report
+
+    _tell(file_report(options.notebook))
+
+
+def _tell(run_dir: Path) -> None:
     print(f"\nThe executed report: {run_dir / 'report.html'} (report.ipynb beside it opens in JupyterLab)")
 
 
 def _list(options: argparse.Namespace) -> None:
-    from simclr_lib.run import Run
+    from simclr_lib.log.listing import lines, list_runs
 
-    for file in sorted((project_root() / "runs").rglob("config.json")):
-        try:
-            run = Run.open(file.parent)
-            config, epochs, state = run.config, run.metrics("epoch"), run.status.get("state", "unknown")
-            loss = f"loss {epochs[-1]['loss']:.3f} (chance {config.chance_loss:.3f})" if epochs else "no epoch yet"
-            line = f"{state:11} {config.dataset} {config.arch} {len(epochs)}/{config.epochs} epochs  {loss}"
-        except Exception as error:  # a damaged file, the run of another version: the others are listed all the same
-            line = f"cannot be read: {type(error).__name__}: {error}"
-        say(f"{file.parent.relative_to(project_root())!s:48} {line}")
+    rows = list_runs(_folder(options), options.where, options.sort)
+    say(json.dumps(rows, indent=1) if options.json else "\n".join(lines(rows)))
+
+
+def _best(options: argparse.Namespace) -> None:
+    from simclr_lib.log.listing import best, list_runs
+
+    row, images = best(list_runs(_folder(options), options.where), options.metric)
+    say(f"{row['run']}  {options.metric} {row[options.metric]:.4f}, selected on {images}")
+
+
+def _folder(options: argparse.Namespace) -> Path:
+    return user_path(options.runs or project_root() / "runs", "runs")
+
+
+def _parameters(options: argparse.Namespace) -> dict[str, object]:
+    return {name: _literal(value) for name, value in options.parameters}
 
 
 def _literal(text: str) -> object:

@@ -24,6 +24,7 @@ from simclr_lib.engine.environment import environment, utc_now
 from simclr_lib.engine.interruption import interruption
 from simclr_lib.engine.lock import one_writer, rewriting, writer, writing
 from simclr_lib.engine.paths import read_json, require_writable, user_path
+from simclr_lib.engine.records import flat_scores, last_record, read_records
 
 TIMES = ("seconds", "images_per_second")  # what differs in metrics.jsonl where the same run is trained again
 CHECKPOINTS = ("checkpoint.pt", "checkpoint.previous.pt")  # the last one, and the one before it
@@ -99,14 +100,8 @@ class Run:
 
     def metrics(self, kind: str = "step") -> list[dict]:
         """The records of `kind`, in order of `step`."""
-        return sorted((record for record in self._records() if record["kind"] == kind), key=itemgetter("step"))
-
-    def _records(self) -> list[dict]:
-        file = self.path / "metrics.jsonl"
-        lines = file.read_text().splitlines() if file.exists() else []
-        records = [json.loads(line) for line in lines if line.endswith("}")]  # a crash can cut a line short
-        last = {(record["kind"], record["step"]): n for n, record in enumerate(records)}
-        return [records[n] for n in sorted(last.values())]  # older versions left the steps that were done again twice
+        records = read_records(self.path / "metrics.jsonl")
+        return sorted((record for record in records if record["kind"] == kind), key=itemgetter("step"))
 
     def cut_metrics(self, epochs: int, steps: int) -> None:
         """Leave in metrics.jsonl what was recorded of `epochs` whole epochs and of `steps` steps of the next.
@@ -115,7 +110,8 @@ class Run:
         """
         done = 1 + max((record["step"] for record in self.metrics("epoch") if record["epoch"] < epochs), default=-1)
         ends = {"step": ("step", done + steps), "epoch": ("epoch", epochs), "health": ("epochs", epochs + 1)}
-        kept = [record for record in self._records() if record[ends[record["kind"]][0]] < ends[record["kind"]][1]]
+        records = read_records(self.path / "metrics.jsonl")
+        kept = [record for record in records if record[ends[record["kind"]][0]] < ends[record["kind"]][1]]
         found, remedy = sum(record["kind"] == "step" for record in kept), "restore it, or give another run_dir"
         expected = f"every step of {epochs} epochs, and {steps} of the next, as the checkpoint has them"
         whole = found == done + steps and sum(record["kind"] == "epoch" for record in kept) == epochs
@@ -267,6 +263,29 @@ class Run:
     def _write(self, name: str, values: dict) -> None:
         with rewriting(self.path, name) as temporary:
             temporary.write_text(json.dumps(values, indent=1) + "\n")
+
+    # All runs in one table.
+
+    def row(self) -> dict:
+        """What the run is and came to, by column: run (its directory's name), state, started (UTC), epochs_done, loss
+        of the last epoch, chance_loss, alarms; every field of its configuration; its scores: see `flat_scores`."""
+        last, summary = last_record(self.path / "metrics.jsonl", "epoch"), self.summary
+        sessions = self.environment.get("sessions", [{"started": None}])
+        facts = {"run": self.path.name, "state": self.status.get("state", "unknown"), "started": sessions[0]["started"]}
+        facts |= {"epochs_done": last.get("epoch", -1) + 1, "loss": last.get("loss")}
+        facts |= {"chance_loss": self.config.chance_loss, "alarms": ", ".join(summary.get("alarms", {}))}
+        return {**facts, **self.config.to_dict(), **flat_scores(summary)}
+
+    @classmethod
+    def list(cls, folder: str | Path = "runs") -> Any:
+        """The runs at any depth below `folder` as a pandas.DataFrame, a `row` each.
+
+        Raises ValueError at one that cannot be read.
+        """
+        import pandas  # slow, and needed here alone
+
+        files = sorted(user_path(folder, "runs").rglob("config.json"))
+        return pandas.DataFrame([cls.open(file.parent).row() for file in files])
 
 
 class Follower(Run):

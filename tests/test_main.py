@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from simclr_lib import Run
+from simclr_lib import Run, RunConfig
 from simclr_lib.__main__ import main
 
 TINY = {"norm": "group", "blur": False, "limit_images": 32, "batch_size": 16, "epochs": 2, "device": "cpu"}
@@ -39,8 +39,8 @@ def test_a_run_is_trained_listed_and_resumed(config, capsys):
     main(["train", "--config", config, "--run-dir", "runs/a"])
     assert Run.open("runs/a").status["state"] == "finished"
     main(["list"])
-    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("runs/a ")]
-    assert "2/2 epochs" in line
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("a ")]
+    assert "2/2" in line
     assert "finished" in line
     before = Run.open("runs/a").metrics()
     main(["resume", "runs/a"])
@@ -76,14 +76,14 @@ def test_one_damaged_file_hides_no_other_run(config, tmp_path, capsys):
         (tmp_path / "runs" / name).mkdir(parents=True)
         (tmp_path / "runs" / name / "config.json").write_text(json.dumps(TINY))
     (tmp_path / "runs/a/config.json").write_bytes(b"\xff\xfe")
-    (tmp_path / "runs/b/metrics.jsonl").write_text('{"no": "step"}\n')
+    (tmp_path / "runs/b/metrics.jsonl").write_text('{"kind": "epoch", broken}\n')
     (tmp_path / "runs/c/status.json").write_text("{")
     (tmp_path / "runs/d/metrics.jsonl").mkdir()
     (tmp_path / "runs/e/config.json").unlink()
     (tmp_path / "runs/e/config.json").mkdir()
     main(["list"])
-    lines = capsys.readouterr().out.splitlines()
-    assert [line[:6] for line in lines] == [f"runs/{name}" for name in "abcdef"]
+    _, *lines = capsys.readouterr().out.splitlines()
+    assert [line[:2] for line in lines] == [f"{name} " for name in "abcdef"]
     assert ["cannot be read" in line for line in lines] == [True] * 5 + [False]
 
 
@@ -95,7 +95,7 @@ def test_a_name_that_is_no_text_hides_no_other_run(config, tmp_path):
     environment = {**os.environ, "PYTHONIOENCODING": "utf-8:strict", "PYTHONPATH": str(Path(__file__).parents[1])}
     command = [sys.executable, "-m", "simclr_lib", "list"]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
-    assert [line.split()[0] for line in done.stdout.splitlines()] == ["runs/a", "runs/b\\udcff", "runs/c"], done.stderr
+    assert [line.split()[0] for line in done.stdout.splitlines()] == ["RUN", "a", "b\\udcff", "c"], done.stderr
 
 
 def test_listing_goes_on_after_a_run_that_it_cannot_open(config, tmp_path, capsys):
@@ -103,12 +103,35 @@ def test_listing_goes_on_after_a_run_that_it_cannot_open(config, tmp_path, capsy
         (tmp_path / "runs" / name).mkdir(parents=True)
         (tmp_path / "runs" / name / "config.json").write_text(json.dumps(values))
     main(["list"])
-    a, b, c = capsys.readouterr().out.splitlines()
+    _, a, b, c = capsys.readouterr().out.splitlines()
     assert "of_tomorrow" in a
-    assert b.startswith("runs/b ")
-    assert "unknown" in b
-    assert "no epoch yet" in b
-    assert c.startswith("runs/c ")
+    assert b.split()[:5] == ["b", "unknown", "embedded", "convnet", "0/2"]
+    assert c.startswith("c ")
+
+
+def test_runs_are_chosen_sorted_and_compared(config, tmp_path, capsys):
+    for name, epochs, loss in (("a", 2, 3.0), ("b", 3, 1.0), ("c", 3, 2.0)):
+        run = Run.start(tmp_path / "runs" / name, RunConfig(**{**TINY, "epochs": epochs}))
+        run.log("epoch", step=0, epoch=0, loss=loss)
+    main(["list", "--where", "epochs=3", "--sort", "loss"])
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["RUN", "c", "b"]
+    main(["list", "--json", "--runs", str(tmp_path / "runs")])
+    rows = json.loads(capsys.readouterr().out)
+    assert [(row["run"], row["epochs"], row["loss"]) for row in rows] == [("a", 2, 3.0), ("b", 3, 1.0), ("c", 3, 2.0)]
+    main(["best", "loss", "--where", "epochs=3"])
+    assert capsys.readouterr().out == "b  loss 1.0000, selected on the images that it was trained on\n"
+    assert "did you mean loss?" in refusal(["list", "--sort", "los"], capsys)
+
+
+def test_a_run_of_a_notebook_is_resumed_by_executing_it(config, tmp_path, monkeypatch, capsys):
+    (tmp_path / "runs/a").mkdir(parents=True)
+    (tmp_path / "runs/a/notebook.json").write_text("{}")
+    taken = []
+    monkeypatch.setattr("simclr_lib.log.report.resume_notebook", lambda *given: taken.append(given) or given[0])
+    main(["resume", "runs/a", "-p", "device", "cpu"])
+    main(["resume", "runs/a", "--changed-notebook"])
+    assert taken == [(tmp_path / "runs/a", {"device": "cpu"}, False), (tmp_path / "runs/a", {}, True)]
+    assert str(tmp_path / "runs/a/report.html") in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -118,6 +141,7 @@ def test_listing_goes_on_after_a_run_that_it_cannot_open(config, tmp_path, capsy
         (["train", "--config", "broken.json", "--run-dir", "a"], "broken.json"),
         (["resume", "nowhere"], "nowhere/config.json"),
         (["run", "none.ipynb"], "none.ipynb"),
+        (["file", "none.ipynb"], "none.ipynb"),
     ],
 )
 def test_what_the_user_got_wrong_is_one_line_and_not_a_traceback(config, tmp_path, capsys, arguments, names):

@@ -1,0 +1,54 @@
+"""What a run recorded, for reading: metrics, a JSON object a line, whole or the last alone; the scores of a summary."""
+
+import json
+from pathlib import Path
+from statistics import fmean, pstdev
+
+TAIL = 2**16  # bytes that are looked through first, from the end
+
+
+def read_records(file: Path) -> list[dict]:
+    """The records of `file` in their order, none where there is no file; of one that is there twice, the last.
+
+    Raises ValueError, naming the file, where a line is damaged.
+    """
+    records = _parse(file, file.read_text() if file.exists() else "")
+    last = {(record["kind"], record["step"]): n for n, record in enumerate(records)}
+    return [records[n] for n in sorted(last.values())]  # older versions left the steps that were done again twice
+
+
+def last_record(file: Path, kind: str) -> dict:
+    """The last record of `kind` ("step", "epoch" or "health"), empty where there is none."""
+    if not file.exists():
+        return {}
+    size = file.stat().st_size
+    for length in (TAIL, size):
+        with open(file, "rb") as lines:
+            lines.seek(max(size - length, 0))
+            text = lines.read().decode(errors="replace")
+        whole = text if length >= size else text.partition("\n")[2]
+        for line in reversed(whole.splitlines()):
+            if f'"{kind}"' in line and (found := _parse(file, line)) and found[0]["kind"] == kind:
+                return found[0]
+    return {}
+
+
+def flat_scores(summary: dict) -> dict:
+    """The scores of a summary by column: "precision@5" of the trained encoder, a mean over seeds or draws; where there
+    are several, "precision@5 deviation"; "precision@5 (raw pixels)"; and whatever else is a number or a text."""
+    flat = {name: value for name, value in summary.items() if isinstance(value, bool | int | float | str)}
+    scored = (table["scores"] for table in summary.values() if isinstance(table, dict) and "scores" in table)
+    for encoder, metrics in (item for scores in scored for item in scores.items()):
+        of = "" if encoder == "trained encoder" else f" ({encoder})"
+        for metric, values in metrics.items():
+            flat[f"{metric}{of}"] = fmean(values)
+            if len(values) > 1 and not of:
+                flat[f"{metric} deviation"] = pstdev(values)
+    return flat
+
+
+def _parse(file: Path, text: str) -> list[dict]:
+    try:
+        return [json.loads(line) for line in text.splitlines() if line.endswith("}")]  # a crash can cut a line short
+    except ValueError as error:
+        raise ValueError(f"{file}: expected json in every line, got {error}") from error
