@@ -35,6 +35,21 @@ def small_disk(tmp_path):
     subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
+def test_a_read_only_disk_is_read_and_not_trained_on(small_disk, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    for n in range(40):
+        file = small_disk / f"photos/{'ab'[n % 2]}/{n}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (16, 16), (5 * n, 0, 0)).save(file)
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    before = sorted(small_disk.rglob("*"))
+    config = {**TINY, "dataset": "folder", "data_root": str(small_disk / "photos"), "split": None, "limit_images": None}
+    with pytest.raises(ValueError, match=r"run_dir: expected a directory that can be written, .*give another run_dir"):
+        train(RunConfig(**config), small_disk / "run")
+    assert train(RunConfig(**{**config, "epochs": 1}), tmp_path / "run").finished
+    assert sorted(small_disk.rglob("*")) == before
+
+
 def fill(folder: Path, leave: int) -> Path:
     """A file that leaves so many bytes."""
     file = folder / "other"

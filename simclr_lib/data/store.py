@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import shutil
+import threading
 import time
 import warnings
 from collections.abc import Callable, Iterable, Sequence
@@ -24,7 +25,7 @@ from PIL import Image
 
 from simclr_lib.data.decode import Item, decode_or_reason
 from simclr_lib.engine.paths import data_root
-from simclr_lib.engine.progress import progress_bar
+from simclr_lib.engine.progress import progress_bar, say_once
 
 CACHE = ".simclr_cache"
 DECODING = 2  # part of every fingerprint: raise it when an image would be decoded to other pixels than before
@@ -113,14 +114,23 @@ def _scratch(places: Sequence[Path]) -> tuple[Path | None, TemporaryDirectory]:
 
 
 def _write(draft: Path, items: Sequence[Item], decode: Callable, workers: int) -> dict[int, str]:
-    """Write what can be read, in order; returns why the others could not, by position."""
-    pixels, n, unreadable = f"{draft}.bin", len(items), {}
+    """Write what can be read, in order, and say what was warned of; returns why the others could not, by position."""
+    pixels, n, unreadable, warned, thread = f"{draft}.bin", len(items), {}, {}, threading.local()
     block = 32 * workers  # at a time: all of them would be held in memory until a slow disk has caught up
-    bar, heedless = progress_bar(n, "decoding", "images"), warnings.catch_warnings()
-    with bar, heedless, open(pixels, "wb") as file, ThreadPoolExecutor(workers) as pool:
-        warnings.filterwarnings("ignore", module="PIL")  # of metadata, naming no file; what costs pixels is an error
+
+    def decode_one(item: Item) -> np.ndarray | str:
+        thread.item = item
+        return decode(item)
+
+    def note(message: Warning | str, *_: object) -> None:  # Pillow's warnings name no file
+        warned.setdefault(str(getattr(thread, "item", "")), str(message))
+
+    bar, noted = progress_bar(n, "decoding", "images"), warnings.catch_warnings()
+    with bar, noted, open(pixels, "wb") as file, ThreadPoolExecutor(workers) as pool:
+        warnings.filterwarnings("always", module="PIL")
+        warnings.showwarning = note
         for start in range(0, n, block):
-            for row, image in enumerate(pool.map(decode, items[start : start + block]), start):
+            for row, image in enumerate(pool.map(decode_one, items[start : start + block]), start):
                 if isinstance(image, str):
                     unreadable[row] = image
                 else:
@@ -128,6 +138,9 @@ def _write(draft: Path, items: Sequence[Item], decode: Callable, workers: int) -
                 bar.update()
         file.flush()
         os.fsync(file.fileno())
+    if warned:
+        some = "; ".join(f"{item!r}: {message}" for item, message in sorted(warned.items())[:3])
+        say_once(f"read all the same, with a warning: {len(warned):,} ({some})")
     Path(f"{draft}.json").write_text(json.dumps(list(unreadable.items())))
     return unreadable
 

@@ -20,6 +20,7 @@ from matplotlib.textpath import text_to_path
 from PIL import Image
 
 from simclr_lib.engine.checks import require
+from simclr_lib.engine.paths import user_path
 
 # Okabe & Ito 2008, "Color Universal Design", without the yellow, which is faint on white.
 COLORS = BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"
@@ -59,7 +60,7 @@ def save_figure(figure: Figure, path: str | Path) -> Path:
 
     Raises ValueError on a path that does not end in .png.
     """
-    path = Path(path)
+    path = user_path(path, "path")
     require(path.suffix == ".png", "path", "a name that ends in .png", path)
     path.parent.mkdir(parents=True, exist_ok=True)
     _save_png(figure, path)

@@ -125,8 +125,9 @@ def write_page(notebook: str | Path) -> None:
     from nbconvert import HTMLExporter
 
     exporter = HTMLExporter(embed_images=True, mathjax_url="", require_js_url="", jquery_url="", mermaid_js_url="")
+    notebook = user_path(notebook, "notebook")
     body, _ = exporter.from_filename(str(notebook))
-    Path(notebook).with_suffix(".html").write_text(body, encoding="utf-8")
+    notebook.with_suffix(".html").write_text(body, encoding="utf-8")
 
 
 def _choices(parameters: Mapping[str, object]) -> dict:

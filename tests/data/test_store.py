@@ -272,6 +272,19 @@ def test_falls_back_to_the_next_place_then_to_a_temporary_file(files, tmp_path, 
     assert np.array_equal(opened(files, blocked, free)[0], images)
 
 
+def test_a_warning_names_its_file_and_others_stay_what_they_are(files, tmp_path, monkeypatch):
+    lines = []
+    monkeypatch.setattr(store, "say_once", lines.append)
+    Image.new("RGB", (30, 30)).save(files[3])
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 800)  # Pillow warns above it, and refuses above twice as many
+    images, missing = opened(files)
+    assert (len(images), missing) == (len(files), {})
+    (line,) = lines
+    assert line.startswith(f"read all the same, with a warning: 1 ('{files[3]}': Image size (900 pixels) exceeds limit")
+    with pytest.warns(UserWarning, match="of another"):
+        warnings.warn("of another", stacklevel=1)
+
+
 def test_without_a_place_nothing_is_said_or_left(files, tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
     (tmp_path / "temporary").mkdir()
