@@ -39,6 +39,11 @@ def test_they_are_listed(capsys, monkeypatch):
     for path in RUNS:
         (line,) = (line for line in lines if path.name in line)
         config = Run.open(path).config
-        assert all(
-            word in line for word in ("finished", config.dataset, config.arch, "loss", f"{config.epochs} epochs")
+        words = (
+            "finished",
+            config.dataset,
+            config.arch,
+            f"{config.epochs}/{config.epochs}",
+            f"{config.chance_loss:.3f}",
         )
+        assert all(word in line for word in words)

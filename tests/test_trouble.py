@@ -12,6 +12,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+import torch
 from jupyter_client.manager import start_new_kernel
 from PIL import Image
 
@@ -148,6 +149,7 @@ def test_a_cell_that_is_interrupted_in_jupyter_goes_on_when_it_is_executed_again
     setting = f"from simclr_lib import RunConfig, train\nconfig = RunConfig(**{ {**TINY, 'epochs': 40} })"
     cell = f"run = train(config, {str(tmp_path / 'run')!r})"
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    environment["OMP_NUM_THREADS"] = str(torch.get_num_threads())  # with others, sums round otherwise
     manager, client = start_new_kernel(env=environment)
     try:
         assert client.execute_interactive(setting, timeout=120)["content"]["status"] == "ok"
@@ -169,7 +171,7 @@ def test_a_cell_that_is_interrupted_in_jupyter_goes_on_when_it_is_executed_again
         client.stop_channels()
         manager.shutdown_kernel(now=True)
     whole = train(RunConfig(**{**TINY, "epochs": 40}), tmp_path / "whole")
-    assert [m["loss"] for m in run.metrics()] == pytest.approx([m["loss"] for m in whole.metrics()], rel=1e-4)
+    assert [m["loss"] for m in run.metrics()] == [m["loss"] for m in whole.metrics()]
     assert run.finished
 
 
