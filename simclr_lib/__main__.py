@@ -1,4 +1,4 @@
-"""The command line: python -m simclr_lib train | resume | run | file | list | best."""
+"""The command line: python -m simclr_lib train | resume | run | score | file | list | best."""
 
 import argparse
 import ast
@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from simclr_lib.engine.launcher import ProcessFailedError
-from simclr_lib.engine.paths import project_root, user_path
+from simclr_lib.engine.paths import project_root, read_json, user_path
 from simclr_lib.engine.progress import say
 
 
@@ -48,6 +48,10 @@ def _parser() -> argparse.ArgumentParser:
     file = commands.add_parser("file", help="file an executed notebook as the report of its run")
     file.add_argument("notebook")
     file.set_defaults(command=_file)
+
+    score = commands.add_parser("score", help="score and draw a run, without a notebook")
+    score.add_argument("run_dir")
+    score.set_defaults(command=_score)
 
     chosen = argparse.ArgumentParser(add_help=False)
     chosen.add_argument("--runs", help="a folder of runs; default: runs/")
@@ -96,6 +100,18 @@ def _file(options: argparse.Namespace) -> None:
     from simclr_lib.log.report import file_report
 
     _tell(file_report(options.notebook))
+
+
+def _score(options: argparse.Namespace) -> None:
+    from simclr_lib import Run
+    from simclr_lib.engine.lock import one_writer
+    from simclr_lib.log.sections import show_all
+
+    run = Run.open(options.run_dir)
+    parameters = read_json(run.path / "notebook.json").get("parameters", {})  # as its notebook scores it, if it has one
+    with one_writer(run.path):
+        show_all(run, **{name: parameters[name] for name in ("neighbors_k", "evaluation_images") if name in parameters})
+    print(f"\nThe pictures are in {run.path / 'figures'}, the scores in {run.path / 'summary.json'}")
 
 
 def _tell(run_dir: Path) -> None:

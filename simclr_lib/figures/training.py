@@ -25,6 +25,11 @@ PANELS = {  # a reading -> its heading, the values to compare it with -> what th
     "color_agreement": ("colours of the neighbours by h", {1: "as colour\nalone", 0: "as random"}),
     "color_following": ("rank correlation of h with colour", {1: "as colour\nalone", 0: "as random"}),
 }
+PROGRESS = {  # readings from 0 to 1 that say at a glance how training goes -> what they are called
+    "contrastive_accuracy": "views found",
+    "deviation": "spread of z",
+    "color_agreement": "neighbours alike in colour",
+}
 PAIRS = {"positive": "two views of an image", "other": "views of different images"}
 MARKS = {"marker": "o", "markersize": 3}  # without it, a reading alone between two gaps is invisible
 END = {"markersize": 6, "markevery": [-1], "clip_on": False}  # without it, a single step is invisible
@@ -62,6 +67,27 @@ def loss_and_rate(records: Sequence[Mapping], batch_size: int, title: str = "") 
     lower.set(xlabel="step", ylabel="learning rate", ylim=(0, 1.08 * steps["learning_rate"].max() or 1))
     figure.align_ylabels()
     return figure
+
+
+@canvas.styled
+def training_so_far(
+    records: Sequence[Mapping], health: Sequence[Mapping], batch_size: int, title: str = ""
+) -> canvas.InlineFigure:
+    """The loss of every step beside chance, as in `loss_curve`; beside it what health says of the held-out images: how
+    many views are found among all, how far they spread, and how far their neighbours agree in colour.
+
+    records: as in `loss_curve`. health: readings as in `health_curves`; there may be none yet.
+    """
+    figure = canvas.new_figure(9.6, 3.2, title)
+    left, right = figure.subplots(1, 2, width_ratios=[3, 2])
+    _draw_losses(left, {"loss": records}, batch_size)
+    readings = DataFrame(health).reindex(columns=["epochs", *PROGRESS])
+    for (name, label), color, marker in zip(PROGRESS.items(), canvas.COLORS[1:], canvas.MARKERS[1:], strict=False):
+        look = {"color": color, "marker": marker, "markersize": 4, "label": label}
+        right.plot("epochs", name, data=readings, linewidth=1.8, **look)
+    right.set(ylim=(-0.05, 1.05), title="health, on images never trained on")
+    _count_along(right, "epochs trained")
+    return canvas.legend_below(figure, columns=4)
 
 
 @canvas.styled

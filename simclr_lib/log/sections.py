@@ -4,12 +4,16 @@
 """
 
 import textwrap
+import threading
+import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 
 import pandas as pd
 from IPython import get_ipython
-from IPython.display import display
+from IPython.display import display as display_once
+from pandas.io.formats.style import Styler
 from torch import Tensor
 
 from simclr_lib import figures
@@ -19,6 +23,7 @@ from simclr_lib.data.sets import ImageSet
 from simclr_lib.engine import checks, environment, lock, paths, seeds
 from simclr_lib.engine.device import choose_device, device_name
 from simclr_lib.engine.parameters import injected_parameters
+from simclr_lib.engine.progress import in_notebook, say
 from simclr_lib.evaluation import classification, embeddings, health, neighbors, scores, tables
 from simclr_lib.log.report import record_notebook
 from simclr_lib.model import SimCLR, build_encoder
@@ -29,6 +34,14 @@ from simclr_lib.train import images_at_a_time
 
 WHOLE_WORDS = {"break_long_words": False, "break_on_hyphens": False}  # a path stays in one piece
 CLASSIFIED = ("selected_on", "seen", "classes", "near_duplicates")  # what a reader must know of these scores
+
+
+def display(shown: figures.InlineFigure | Styler) -> None:
+    """Show a figure or a table in a notebook; elsewhere print the table, as the figure is kept with the run."""
+    if in_notebook():
+        display_once(shown)
+    elif isinstance(shown, Styler):
+        say(f"\n{shown.data.round(3).to_string(na_rep='')}\n")
 
 
 def announce(
@@ -103,6 +116,37 @@ def view_pairs_of(images: ImageSet, config: RunConfig, title: str) -> figures.In
     """Each of some images above two views of it, drawn as `config` says."""
     augment, generator = Augment(**config.view_options), seeds.generator_at(config.seed)
     return figures.view_pairs(images.images, *(augment(images.images, generator) for _ in range(2)), title=title)
+
+
+@contextmanager
+def live(run_dir: str, pause: float = 5.0) -> Iterator[None]:
+    """Draw how the run that is trained inside goes, in one place of the notebook: its loss against chance, its health.
+
+    The last picture stays. pause: seconds between two pictures; longer where drawing would take 3% of the time.
+    """
+    picture, done = display_once({"text/plain": ""}, raw=True, display_id=True), threading.Event()
+
+    def draw() -> float:
+        start, run = time.perf_counter(), Run.open(run_dir)
+        title = f"{run.config.arch} on {run.config.dataset}, epochs: {run.config.epochs}"
+        progress = run.metrics(), run.metrics("health"), run.config.batch_size
+        picture.update(figures.training_so_far(*progress, title))
+        return time.perf_counter() - start
+
+    def follow() -> None:
+        wait = pause
+        while not done.wait(wait):
+            with suppress(ValueError):  # there is no step yet
+                wait = max(pause, 30 * draw())
+
+    thread = threading.Thread(target=follow, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set(), thread.join()
+        with suppress(ValueError):
+            draw()
 
 
 def show(run: Run, name: str, figure: figures.InlineFigure) -> None:
@@ -209,3 +253,12 @@ def conclude(run: Run, met: Mapping[str, bool]) -> None:
     print(f"loss {loss:.3f} (chance {chance:.3f}), {seconds:,.0f} s of training")
     print("\n".join(f"prediction {'met' if holds else 'NOT met'}: {what}" for what, holds in met.items()))
     checks.require(loss < chance, "loss", f"one below that of chance, {chance:.3f}", f"{loss:.3f}", "see the alarms")
+
+
+def show_all(run: Run, neighbors_k: int = 5, evaluation_images: int | None = 4000) -> None:
+    """What the notebooks show of a run after its training, in their order."""
+    show_health(run)
+    score(run, neighbors_k, evaluation_images)
+    show_classes(run)
+    follow_training(run, neighbors_k, evaluation_images)
+    show_neighbors(run)

@@ -9,7 +9,13 @@ from matplotlib import colors
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import QuadMesh
 
-from simclr_lib.figures.training import health_curves, loss_and_rate, loss_curve, similarity_history
+from simclr_lib.figures.training import (
+    health_curves,
+    loss_and_rate,
+    loss_curve,
+    similarity_history,
+    training_so_far,
+)
 
 NUMBERS = [
     *("deviation", "contrastive_accuracy", "alignment", "uniformity"),
@@ -109,6 +115,19 @@ def test_loss_and_rate_are_legible(count, rate):
 
 def meshes_of(figure):
     return [next(part for part in axes.collections if isinstance(part, QuadMesh)) for axes in figure.axes[:2]]
+
+
+@pytest.mark.parametrize("count", [0, 1, 5, 400])  # readings; none where there are too few images
+def test_a_training_under_way_shows_its_loss_and_its_health(count):
+    health = readings(count, not_finite=(2,))
+    figure = training_so_far(steps(30), health, 64, "convnet on cifar10, epochs: 100")
+    left, right = figure.axes
+    np.testing.assert_allclose(left.lines[0].get_ydata(), [record["loss"] for record in steps(30)])
+    for line, name in zip(right.lines, ("contrastive_accuracy", "deviation", "color_agreement"), strict=True):
+        expected = [record.get(name, math.nan) for record in health]
+        np.testing.assert_allclose(np.asarray(line.get_ydata(), float), expected)
+    assert len({line.get_marker() for line in right.lines}) == 3
+    assert_legible(figure)
 
 
 def test_each_column_is_the_shares_of_its_epochs_pairs():

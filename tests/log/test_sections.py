@@ -2,6 +2,7 @@
 
 import json
 import math
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -156,6 +157,44 @@ def test_look_shows_the_queries_and_their_views_as_training_draws_them(run, show
     assert view_a.shape == view_b.shape == (6, 3, 16, 16)
     assert not torch.equal(view_a, view_b)
     assert [type(item) for item in shown.displayed] == [InlineFigure, InlineFigure]
+
+
+@pytest.fixture
+def pictures(monkeypatch) -> list:
+    """What `live` draws, one after the other."""
+    drawn = []
+    monkeypatch.setattr(sections, "display_once", lambda *_, **options: SimpleNamespace(update=drawn.append))
+    return drawn
+
+
+def test_a_training_is_drawn_while_it_goes_on_and_its_last_picture_stays(tmp_path, pictures):
+    config = RunConfig(**TINY, epochs=12)
+    with sections.live(str(tmp_path), pause=0.01):
+        train(config, tmp_path)
+        while_it_ran = len(pictures)
+    assert while_it_ran >= 1
+    assert {type(picture) for picture in pictures} == {InlineFigure}
+    steps = [len(picture.axes[0].lines[0].get_xdata()) for picture in pictures]
+    assert steps == sorted(steps)
+    assert (steps[-1], steps[0] < 36) == (12 * 3, True)
+    assert not [thread for thread in threading.enumerate() if "follow" in thread.name]
+
+
+def test_a_training_that_fails_is_drawn_as_far_as_it_came_and_fails(tmp_path, pictures):
+    with pytest.raises(KeyError), sections.live(str(tmp_path / "none")):
+        raise KeyError
+    assert pictures == []
+    run = train(RunConfig(**TINY, epochs=1), tmp_path)
+    with pytest.raises(KeyError), sections.live(str(run.path), pause=100):
+        raise KeyError
+    assert len(pictures) == 1
+
+
+def test_outside_a_notebook_a_table_is_printed_and_a_figure_is_not(run, capsys):
+    sections.show_health(run)
+    assert "InlineFigure" not in capsys.readouterr().out
+    sections.show_table(pd.DataFrame({"encoder": [0.123456, math.nan]}, index=["precision@5", "map@R"]))
+    assert capsys.readouterr().out.split() == ["encoder", "precision@5", "0.123", "map@R"]
 
 
 def test_health_shows_loss_alarms_and_readings(run, shown, capsys):
