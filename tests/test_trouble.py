@@ -176,17 +176,22 @@ def test_a_cell_that_is_interrupted_in_jupyter_goes_on_when_it_is_executed_again
 
 
 @pytest.mark.child
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_to_the_command_that_executes_a_notebook_reaches_its_training(tmp_path, number):
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+def test_a_notebook_that_is_stopped_in_its_training_cell_and_resumed_has_the_report_of_an_undisturbed_one(
+    tmp_path, number
+):
     cells = ["epochs = 60\nrun_dir = ''", "from simclr_lib import RunConfig, train"]
-    cells.append(f"run = train(RunConfig(**{ {**TINY, 'epochs': 60} }), run_dir)\nprint('trained', run.finished)")
+    cells.append(f"run = train(RunConfig(**{ {**TINY, 'epochs': 60, 'checkpoint_minutes': 1e-9} }), run_dir)")
+    cells.append("print([record['loss'] for record in run.metrics()], run.finished)")
     notebook = nbformat.v4.new_notebook(cells=list(map(nbformat.v4.new_code_cell, cells)))
     notebook.cells[0].metadata["tags"] = ["parameters"]
     notebook.metadata.kernelspec = {"name": "python3", "display_name": "Python 3", "language": "python"}
     nbformat.write(notebook, tmp_path / "in.ipynb")
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "simclr_lib", "run", "in.ipynb", "--run-dir", "run"]
-    process = subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    environment["OMP_NUM_THREADS"] = str(torch.get_num_threads())  # with others, sums round otherwise
+    command = [sys.executable, "-m", "simclr_lib"]
+    streams = dict(stdout=subprocess.PIPE, stderr=subprocess.STDOUT, cwd=tmp_path, env=environment)
+    process = subprocess.Popen([*command, "run", "in.ipynb", "--run-dir", "run"], **streams)
     while not (tmp_path / "run/checkpoint.pt").exists():
         assert process.poll() is None, process.communicate()
         time.sleep(0.02)
@@ -194,12 +199,18 @@ def test_a_signal_to_the_command_that_executes_a_notebook_reaches_its_training(t
     asked = time.monotonic()
     process.communicate(timeout=60)
     assert time.monotonic() - asked < 8  # the training within 4
-    assert process.returncode == (143 if number == signal.SIGTERM else 130)
+    assert process.returncode == {signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGKILL: -9}[number]
     run = Run.open(tmp_path / "run")
-    assert run.status["state"] == "interrupted"
-    assert not (run.path / "writer.json").exists()
-    steps = len(run.metrics())
-    assert len(run.load_checkpoint()["losses"]) + 4 * run.load_checkpoint()["epochs_done"] == steps < 240
-    subprocess.run(command, cwd=tmp_path, env=environment, check=True, capture_output=True)
+    assert run.status["state"] == ("died" if number == signal.SIGKILL else "interrupted")
+    if number == signal.SIGKILL:
+        time.sleep(3)  # its kernel ends within two seconds of it
+    else:
+        assert not (run.path / "writer.json").exists()
+        checkpoint, steps = run.load_checkpoint(), len(run.metrics())
+        assert len(checkpoint["losses"]) + 4 * checkpoint["epochs_done"] == steps < 240
+    subprocess.run([*command, "resume", "run"], **{**streams, "stdout": None}, check=True)
     assert [record["step"] for record in run.metrics()] == list(range(240))
-    assert "trained True" in (run.path / "report.html").read_text()
+    whole = train(RunConfig(**{**TINY, "epochs": 60}), tmp_path / "whole")
+    report = nbformat.read(run.path / "report.ipynb", as_version=4)
+    assert report.cells[-1].outputs[0].text == f"{[record['loss'] for record in whole.metrics()]} True\n"
+    assert "True" in (run.path / "report.html").read_text()
