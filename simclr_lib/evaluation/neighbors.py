@@ -1,19 +1,27 @@
-"""Neighbours of a run: which queries to show, and the table of all neighbours.
+"""Neighbours of a run: which queries to show, the table of all, and the small file by which runs are compared.
 
-N images, D embedding dimensions, k neighbours.
+N images, Q queries, D embedding dimensions, k neighbours.
 """
 
+import base64
+import json
+from collections.abc import Iterable
+from io import BytesIO
+
 import torch
+from PIL import Image
 from torch import Tensor
 
 from simclr_lib.config import RunConfig
 from simclr_lib.data.sets import ImageSet
+from simclr_lib.engine.lock import rewriting
 from simclr_lib.engine.seeds import permutation
-from simclr_lib.evaluation.embeddings import PIXELS, load_gallery, raw_pixels
+from simclr_lib.evaluation.embeddings import PIXELS, Embeddings, load_gallery, raw_pixels
 from simclr_lib.retrieval import neighbor_hits, top_k_neighbors
 from simclr_lib.run import Run
 
 SHOWN = 10  # neighbours of every image that are kept, and by which queries are chosen
+SIDES, MOST = (64, 48, 32, 24), 300_000  # pixels of a thumbnail: the largest with which queries.json has no more bytes
 CHOSEN: dict[int, list[int]] = {}  # by the checksum of a set: each section of a notebook asks for its queries
 
 
@@ -61,3 +69,46 @@ def record_neighbors(run: Run, images: ImageSet, h: Tensor, k: int = SHOWN) -> t
     indices, similarities = top_k_neighbors(h, k=k)
     run.save_arrays("neighbors", ids=images.ids, neighbors=images.ids[indices], similarities=similarities)
     return indices, similarities
+
+
+def record_queries(run: Run, images: ImageSet, embeddings: Embeddings, k: int = SHOWN) -> None:
+    """Write queries.json: the fixed queries, and the k nearest of each by `embeddings`, name -> (N, D).
+
+    It needs no data to be looked at, and has at most 300 KB, so that git may keep it: "dataset"; "queries", Q ids;
+    "neighbors" and "similarities", name -> (Q, k); and of each of these images, by id, its class under "labels" (empty
+    where it has none) and a JPEG as a data URL under "thumbnails".
+    """
+    queries = fixed_queries(run.config)
+    found = {name: [_nearest(h, query, k) for query in queries] for name, h in embeddings.items()}
+    rows = sorted({*queries, *(row for tables in found.values() for indices, _ in tables for row in indices)})
+    ids, names = images.ids.tolist(), [*images.class_names, ""]  # of the label -1 the last
+    content = {
+        "dataset": run.config.dataset,
+        "queries": [ids[row] for row in queries],
+        "neighbors": {name: [[ids[row] for row in indices] for indices, _ in found[name]] for name in found},
+        "similarities": {name: [near for _, near in found[name]] for name in found},
+        "labels": {ids[row]: names[images.labels[row]] for row in rows},
+    }
+    for side in SIDES:
+        text = json.dumps({**content, "thumbnails": _thumbnails(images, rows, side)})
+        if len(text) <= MOST:
+            break
+    with rewriting(run.path, "queries.json") as temporary:
+        temporary.write_text(text)
+
+
+def _nearest(h: Tensor, query: int, k: int) -> tuple[list[int], list[float]]:
+    """Positions and similarities of the k nearest of the image at `query`, without itself."""
+    indices, similarities = top_k_neighbors(h[query : query + 1], h, min(k + 1, len(h)))
+    others = [(i, s) for i, s in zip(indices[0].tolist(), similarities[0].tolist(), strict=True) if i != query][:k]
+    return [i for i, _ in others], [round(s, 4) for _, s in others]
+
+
+def _thumbnails(images: ImageSet, rows: Iterable[int], side: int) -> dict[int, str]:
+    thumbnails = {}
+    for row in rows:
+        picture, file = Image.fromarray(images.images[row].permute(1, 2, 0).numpy()), BytesIO()
+        picture.thumbnail((side, side))
+        picture.save(file, "JPEG", quality=80)
+        thumbnails[int(images.ids[row])] = f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"
+    return thumbnails

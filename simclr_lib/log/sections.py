@@ -230,10 +230,12 @@ def show_grid(run: Run, images: ImageSet, queries: list[int], found: tuple | Map
 
 
 def show_neighbors(run: Run) -> None:
-    """The nearest of every image, kept in neighbors.npz; grids of the fixed queries, and of this run's own best to
-    worst ones."""
+    """The nearest of every image, kept in neighbors.npz, and of the fixed queries, in queries.json; grids of these, and
+    of this run's own best to worst queries."""
     gallery = embeddings.load_gallery(run.config)
     h = embeddings.embed_once(run, gallery)
+    before = embeddings.embed_once(run, gallery, epochs=0)
+    neighbors.record_queries(run, gallery, {"untrained encoder": before, "trained encoder": h})
     found = tuple(table[:, :7] for table in neighbors.record_neighbors(run, gallery, h))
     fixed, own = neighbors.fixed_queries(run.config), neighbors.choose_queries(h, gallery.labels)
     show_grid(run, gallery, fixed, found, "neighbors", "The fixed queries, after training (cosine)")

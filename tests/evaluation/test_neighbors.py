@@ -1,13 +1,18 @@
 """Neighbours of a run: those of every image, kept by id; the queries that are shown."""
 
+import base64
+import json
 from dataclasses import replace
+from io import BytesIO
 
 import numpy as np
+import pytest
 import torch
 from PIL import Image
 
-from simclr_lib import RunConfig, load_images
-from simclr_lib.evaluation.neighbors import choose_queries, fixed_queries, record_neighbors
+from simclr_lib import ImageSet, RunConfig, load_images
+from simclr_lib.evaluation import neighbors
+from simclr_lib.evaluation.neighbors import choose_queries, fixed_queries, record_neighbors, record_queries
 
 
 def test_the_neighbours_of_every_image_are_kept_by_id(run):
@@ -24,6 +29,46 @@ def test_the_neighbours_of_every_image_are_kept_by_id(run):
         np.testing.assert_allclose(kept["similarities"][row], [float(unit[row] @ unit[j]) for j in others])
     assert np.array_equal(kept["similarities"], similarities)
     assert record_neighbors(run, images, h)[0].shape == (40, 10)
+
+
+@pytest.mark.parametrize("side", [16, 300])
+def test_what_runs_are_compared_by_is_in_one_small_file(run, monkeypatch, side):
+    noise = torch.randint(0, 256, (40, 3, side, side), dtype=torch.uint8)  # no picture has larger files
+    labels = torch.arange(40) % 4 - 1
+    images = ImageSet(noise, labels, ["ant", "bee", "cow"], torch.arange(40) * 7 + 3)
+    queries, layers = (
+        [5, 0, 17, 2, 30, 39],
+        {"untrained encoder": torch.randn(40, 16), "trained encoder": torch.randn(40, 8)},
+    )
+    layers["trained encoder"][[6, 7]] = layers["trained encoder"][5].clone()  # an image whose nearest are its duplicates
+    monkeypatch.setattr(neighbors, "fixed_queries", lambda config: queries)
+    record_queries(run, images, layers, k=10)
+    assert (run.path / "queries.json").stat().st_size <= 300_000
+    kept, ids = json.loads((run.path / "queries.json").read_text()), images.ids.tolist()
+    assert kept["dataset"] == run.config.dataset
+    assert kept["queries"] == [ids[row] for row in queries]
+    shown = set(kept["queries"])
+    for name, h in layers.items():
+        unit = h.double() / h.double().norm(dim=1, keepdim=True)
+        for query, near, similarities in zip(queries, kept["neighbors"][name], kept["similarities"][name], strict=True):
+            others = sorted((j for j in range(40) if j != query), key=lambda j: (-float(unit[query] @ unit[j]), j))[:10]
+            assert near == [ids[row] for row in others]
+            assert similarities == pytest.approx([float(unit[query] @ unit[j]) for j in others], abs=1e-4)
+            shown |= set(near)
+    assert set(map(int, kept["thumbnails"])) == set(map(int, kept["labels"])) == shown
+    for name, url in kept["thumbnails"].items():
+        row = ids.index(int(name))
+        assert kept["labels"][name] == ["", "ant", "bee", "cow"][labels[row] + 1]
+        picture = Image.open(BytesIO(base64.b64decode(url.removeprefix("data:image/jpeg;base64,"))))
+        assert picture.size == (16, 16) if side == 16 else picture.width in (64, 48, 32, 24)
+
+
+def test_the_neighbours_of_a_set_that_has_few_are_all_the_others(run, monkeypatch):
+    images = load_images("embedded", limit=4)
+    monkeypatch.setattr(neighbors, "fixed_queries", lambda config: [1])
+    record_queries(run, images, {"h": torch.eye(4)})
+    kept = json.loads((run.path / "queries.json").read_text())
+    assert kept["neighbors"]["h"] == [[images.ids[row] for row in (0, 2, 3)]]
 
 
 # The queries.
