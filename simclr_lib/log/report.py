@@ -5,6 +5,7 @@ notebook.json of the directory says which notebook that is, and with which param
 
 import hashlib
 import json
+import logging
 import os
 import re
 import shutil
@@ -59,6 +60,7 @@ def run_notebook(
     require_known(parameters, own | set(RunConfig().to_dict()))
     run_dir = require_writable(str(run_dir or parameters.get("run_dir") or new_run_dir(notebook.stem)))
     report = run_dir / "report.ipynb"
+    logging.getLogger("papermill").setLevel(logging.ERROR)  # it calls fields that the parameters cell lacks unknown
     with one_writer(run_dir), interruption.keeping(end_kernels):
         record_notebook(run_dir, notebook, parameters, changed)
         print(f"executing {notebook} into {run_dir} (to go on: resume {run_dir})", flush=True)

@@ -40,7 +40,7 @@ def test_what_runs_are_compared_by_is_in_one_small_file(run, monkeypatch, side):
         [5, 0, 17, 2, 30, 39],
         {"untrained encoder": torch.randn(40, 16), "trained encoder": torch.randn(40, 8)},
     )
-    layers["trained encoder"][[6, 7]] = layers["trained encoder"][5].clone()  # an image whose nearest are its duplicates
+    layers["trained encoder"][[6, 7]] = layers["trained encoder"][5].clone()  # whose nearest are duplicates
     monkeypatch.setattr(neighbors, "fixed_queries", lambda config: queries)
     record_queries(run, images, layers, k=10)
     assert (run.path / "queries.json").stat().st_size <= 300_000
