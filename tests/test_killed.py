@@ -135,9 +135,13 @@ def test_a_run_that_was_killed_at_twenty_moments(undisturbed, tmp_path, n):
     check_killed(undisturbed, tmp_path, signal.SIGKILL, 5)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR2])
-def test_a_run_that_was_told_to_stop_keeps_every_step_but_the_one_in_flight(undisturbed, tmp_path, number):
-    check_killed(undisturbed, tmp_path, number, 5 if number == signal.SIGTERM else 1)
+def test_a_run_that_was_told_to_stop_keeps_every_step_but_the_one_in_flight(undisturbed, tmp_path):
+    check_killed(undisturbed, tmp_path, signal.SIGTERM, 5)
+
+
+@pytest.mark.parametrize("undisturbed", ["two processes"], indirect=True)
+def test_slurm_s_signal_stops_a_run_in_the_same_way(undisturbed, tmp_path):
+    check_killed(undisturbed, tmp_path, signal.SIGUSR2, 1)
 
 
 def contents(run_dir: Path) -> dict[Path, bytes]:
