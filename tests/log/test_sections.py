@@ -169,7 +169,7 @@ def pictures(monkeypatch) -> list:
 
 def test_a_training_is_drawn_while_it_goes_on_and_its_last_picture_stays(tmp_path, pictures):
     config = RunConfig(**TINY, epochs=12)
-    with sections.live(str(tmp_path), pause=0.01):
+    with sections.live(str(tmp_path), pause=0.2):
         train(config, tmp_path)
         while_it_ran = len(pictures)
     assert while_it_ran >= 1
