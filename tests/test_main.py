@@ -155,7 +155,7 @@ def test_a_full_disk_is_one_line(config, monkeypatch, capsys):
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device", "checkpoint.pt")
 
-    monkeypatch.setattr("simclr_lib.engine.lock.replacing", full)
+    monkeypatch.setattr("os.fsync", full)
     assert re.search(
         r"error: .*\.json cannot be written \(.*No space left.*goes on once it can",
         refusal(["train", "--config", config, "--run-dir", "a"], capsys),

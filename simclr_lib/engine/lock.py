@@ -20,7 +20,6 @@ import psutil
 from simclr_lib.engine.checks import require
 from simclr_lib.engine.environment import utc_now
 from simclr_lib.engine.interruption import interruption
-from simclr_lib.engine.paths import replacing
 from simclr_lib.engine.progress import say
 
 FILE = "writer.json"
@@ -110,10 +109,19 @@ def writing(folder: Path, name: str) -> Iterator[Path]:
 
 @contextmanager
 def rewriting(folder: Path, name: str) -> Iterator[Path]:
-    """`writing`, but a temporary path, which takes the place of the file once it is whole."""
-    with writing(folder, name) as file, replacing(file) as temporary:
-        yield temporary
-        require_held(folder)  # a large file takes a while
+    """`writing`, but a temporary path, which then takes the place of the file: readers, and crashes, never see a part
+    of it."""
+    with writing(folder, name) as file:
+        temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
+        file.parent.mkdir(exist_ok=True)
+        try:
+            yield temporary
+            require_held(folder)  # a large file takes a while
+            with open(temporary, "rb") as written:
+                os.fsync(written.fileno())
+            os.replace(temporary, file)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 def _take(folder: Path, token: str) -> None:

@@ -1,11 +1,10 @@
-"""The default places of data and runs, and files that are written whole or not at all."""
+"""The default places of data and runs, and the paths that a user gives."""
 
 import json
 import os
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -57,17 +56,3 @@ def read_json(file: Path) -> dict:
         return json.loads(file.read_text()) if file.exists() else {}
     except ValueError as error:
         raise ValueError(f"{file}: expected json, got {error}; restore it, or delete it if you can") from error
-
-
-@contextmanager
-def replacing(file: Path) -> Iterator[Path]:
-    """A temporary path to write, which then takes the place of `file`: readers, and crashes, never see a part of it."""
-    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
-    file.parent.mkdir(exist_ok=True)
-    try:
-        yield temporary
-        with open(temporary, "rb") as written:
-            os.fsync(written.fileno())
-        os.replace(temporary, file)
-    finally:
-        temporary.unlink(missing_ok=True)
