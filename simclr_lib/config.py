@@ -190,11 +190,7 @@ class RunConfig:
     def differences(self, other: "RunConfig") -> dict[str, tuple]:
         """The fields that make `other` another run: name -> (value here, value there)."""
         here, there = self.to_dict(), other.to_dict()
-        return {n: (here[n], there[n]) for n in here if n not in self._machine_fields and here[n] != there[n]}
-
-    @property
-    def _machine_fields(self) -> set[str]:
-        """A BatchNorm sees the micro-batches of all processes, so that how a batch is split makes another run."""
-        if not self.has_batch_norm:
-            return {*MACHINE_FIELDS, "micro_batch_size"}
-        return set(MACHINE_FIELDS) - (set() if self.micro_batch_size is None else {"processes"})
+        free = {*MACHINE_FIELDS, "micro_batch_size"}
+        if self.has_batch_norm:  # it sees the micro-batches of all processes: how a batch is split makes another run
+            free -= {"micro_batch_size"} if self.micro_batch_size is None else {"micro_batch_size", "processes"}
+        return {name: (here[name], there[name]) for name in here if name not in free and here[name] != there[name]}
