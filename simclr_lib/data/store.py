@@ -13,10 +13,9 @@ import shutil
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -78,8 +77,7 @@ def open_store(
     place, scratch = _scratch(places)
     with scratch as folder:
         draft = Path(folder, "draft")
-        decode = partial(decode_or_reason, size=size, resize=resize)
-        unreadable = _write(draft, items, decode, workers or os.cpu_count() or 1)
+        unreadable = _write(draft, items, size, resize, workers or os.cpu_count() or 1)
         store = _read(draft, len(items), size)
         if store and place:
             for other in places:
@@ -113,14 +111,14 @@ def _scratch(places: Sequence[Path]) -> tuple[Path | None, TemporaryDirectory]:
     return None, TemporaryDirectory()
 
 
-def _write(draft: Path, items: Sequence[Item], decode: Callable, workers: int) -> dict[int, str]:
+def _write(draft: Path, items: Sequence[Item], size: int, resize: str, workers: int) -> dict[int, str]:
     """Write what can be read, in order, and say what was warned of; returns why the others could not, by position."""
     pixels, n, unreadable, warned, thread = f"{draft}.bin", len(items), {}, {}, threading.local()
     block = 32 * workers  # at a time: all of them would be held in memory until a slow disk has caught up
 
     def decode_one(item: Item) -> np.ndarray | str:
         thread.item = item
-        return decode(item)
+        return decode_or_reason(item, size, resize)
 
     def note(message: Warning | str, *_: object) -> None:  # Pillow's warnings name no file
         warned.setdefault(str(getattr(thread, "item", "")), str(message))
