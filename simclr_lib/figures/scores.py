@@ -16,7 +16,9 @@ def score_bars(
     deviations: of the shape of scores, drawn as error bars where they are not NaN.
     Raises ValueError on a score outside [-1, 1] and where there is none.
     """
-    _require_shares(scores)
+    require(scores.notna().any(axis=None), "scores", "at least one", "none")
+    largest = scores.abs().max(axis=None)
+    require(largest <= 1, "scores", "none above 1", largest, "divide percentages by 100")
     chance = Series(chance, scores.index, dtype=float)
     errors = (scores * 0 if deviations is None else deviations).fillna(0)
     figure = canvas.new_figure(7.2, len(scores) * (0.3 * scores.shape[1] + 0.35) + 0.5, title)
@@ -35,9 +37,3 @@ def score_bars(
             axes.set_title(f"dashed: chance, {chance[metric]:.3f}", loc="right")
     axes.set(xlim=(-1.12 if scores.min(axis=None) < 0 else 0, 1.12), xlabel="score")
     return figure
-
-
-def _require_shares(scores: DataFrame) -> None:
-    require(scores.notna().any(axis=None), "scores", "at least one", "none")
-    largest = scores.abs().max(axis=None)
-    require(largest <= 1, "scores", "none above 1", largest, "divide percentages by 100")

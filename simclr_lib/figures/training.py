@@ -83,8 +83,7 @@ def training_so_far(
     _draw_losses(left, {"loss": records}, batch_size)
     readings = DataFrame(health).reindex(columns=["epochs", *PROGRESS])
     for (name, label), color, marker in zip(PROGRESS.items(), canvas.COLORS[1:], canvas.MARKERS[1:], strict=False):
-        look = {"color": color, "marker": marker, "markersize": 4, "label": label}
-        right.plot("epochs", name, data=readings, linewidth=1.8, **look)
+        right.plot("epochs", name, data=readings, color=color, linewidth=1.8, marker=marker, markersize=4, label=label)
     right.set(ylim=(-0.05, 1.05), title="health, on images never trained on")
     _count_along(right, "epochs trained")
     return canvas.legend_below(figure, columns=4)
