@@ -12,7 +12,6 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,6 @@ from simclr_lib.engine.lock import one_writer, rewriting, writer, writing
 from simclr_lib.engine.paths import read_json, require_writable, user_path
 from simclr_lib.engine.records import flat_scores, last_record, read_records
 
-TIMES = ("seconds", "images_per_second")  # what differs in metrics.jsonl where the same run is trained again
 CHECKPOINTS = ("checkpoint.pt", "checkpoint.previous.pt")  # the last one, and the one before it
 GO_ON = "the same call goes on"
 Weights = dict[str, Any]  # name -> tensor; torch is imported only where it is used, as listing runs needs none
@@ -101,7 +99,7 @@ class Run:
     def metrics(self, kind: str = "step") -> list[dict]:
         """The records of `kind`, in order of `step`."""
         records = read_records(self.path / "metrics.jsonl")
-        return sorted((record for record in records if record["kind"] == kind), key=itemgetter("step"))
+        return sorted((record for record in records if record["kind"] == kind), key=lambda record: record["step"])
 
     def cut_metrics(self, epochs: int, steps: int) -> None:
         """Leave in metrics.jsonl what was recorded of `epochs` whole epochs and of `steps` steps of the next.
