@@ -38,6 +38,8 @@ def embed(
     """
     filled = images.ndim == 4 and images.shape[1] == 3 and len(images) > 0
     require(filled, "images", "(N, 3, S, S) with N at least 1", tuple(images.shape))
+    sides = [round(center * side) for side in images.shape[-2:]]
+    seen = sides if image_size is None else [image_size, image_size]
     weight, mode, show = next(encoder.parameters()), encoder.training, len(images) > batch_size
     encoder.eval()
     embeddings = []
@@ -45,16 +47,11 @@ def embed(
         with progress_bar(len(images), "embedding", "images", leave=False, show=show) as bar:
             for batch in images.split(batch_size):
                 views = convert_image_dtype(batch.to(weight.device), weight.dtype)
-                embeddings.append(encoder(_center(views, image_size, center)).float().cpu())
+                embeddings.append(encoder(resize(center_crop(views, sides), seen)).float().cpu())
                 bar.update(len(batch))
     finally:
         encoder.train(mode)
     return torch.cat(embeddings)
-
-
-def _center(images: Tensor, image_size: int | None, center: float) -> Tensor:
-    images = center_crop(images, [round(center * side) for side in images.shape[-2:]])
-    return images if image_size is None else resize(images, [image_size, image_size])
 
 
 def load_gallery(config: RunConfig, **options: object) -> ImageSet:
