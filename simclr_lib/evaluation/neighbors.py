@@ -5,7 +5,6 @@ N images, Q queries, D embedding dimensions, k neighbours.
 
 import base64
 import json
-from collections.abc import Iterable
 from io import BytesIO
 
 import torch
@@ -104,7 +103,7 @@ def _nearest(h: Tensor, query: int, k: int) -> tuple[list[int], list[float]]:
     return [i for i, _ in others], [round(s, 4) for _, s in others]
 
 
-def _thumbnails(images: ImageSet, rows: Iterable[int], side: int) -> dict[int, str]:
+def _thumbnails(images: ImageSet, rows: list[int], side: int) -> dict[int, str]:
     thumbnails = {}
     for row in rows:
         picture, file = Image.fromarray(images.images[row].permute(1, 2, 0).numpy()), BytesIO()
