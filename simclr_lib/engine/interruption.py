@@ -11,7 +11,6 @@ import threading
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from types import FrameType
 
 SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR2") if hasattr(signal, name)]
 
@@ -66,7 +65,7 @@ class Interruption:
             while not self._changing.acquire(timeout=0.1):
                 if self._kept.is_set():  # the lock is never given again
                     self._in_change = False
-                    self._handle(self._asked, None)
+                    self._handle(self._asked)
 
     @contextmanager
     def whole(self, changing: bool = False) -> Iterator[None]:
@@ -83,7 +82,7 @@ class Interruption:
                 self._changing.release()
                 self._in_change = False  # after it, so that no handler waits in between for what waits for the lock
         if self._here and self._asked:
-            self._handle(self._asked, None)
+            self._handle(self._asked)
 
     @property
     def _here(self) -> bool:
@@ -111,7 +110,7 @@ class Interruption:
             except Exception:  # a full disk, say: what else can be kept is kept
                 traceback.print_exc()
 
-    def _handle(self, number: int, frame: FrameType | None) -> None:
+    def _handle(self, number: int, *_: object) -> None:
         """In the main thread, at the first instruction after the signal."""
         self._asked = number
         if self._active and not self._in_change:
