@@ -31,10 +31,9 @@ def start_from(model: nn.Module, source: str) -> bool:
     counters = {name: tensor for name, tensor in own.items() if name.endswith("num_batches_tracked")}
     given = counters | {name: weights[name] for name in weights if not name.startswith(("fc.", "classifier."))}
     here, there = ({name: tuple(part[name].shape) for name in part} for part in (own, given))
-    found = [(name, here.get(name, "none"), there.get(name, "none")) for name in here | there]
-    wrong = [f"{name} {ours} here, {theirs} there" for name, ours, theirs in found if ours != theirs]
-    expected = "weights of the names and shapes of this model"
-    require(not wrong, "init_from", expected, f"{source} with {'; '.join(wrong[:3])}", REMEDY)
+    wrong = [name for name in here | there if here.get(name) != there.get(name)]
+    got = "; ".join(f"{name} {here.get(name, 'none')} here, {there.get(name, 'none')} there" for name in wrong[:3])
+    require(not wrong, "init_from", "weights of the names and shapes of this model", f"{source} with {got}", REMEDY)
     target.load_state_dict(given)
     return whole
 
