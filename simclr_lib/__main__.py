@@ -1,8 +1,9 @@
-"""The command line: python -m simclr_lib train | resume | run | score | file | list | best."""
+"""The command line: python -m simclr_lib train | resume | run | score | file | list | best | pages."""
 
 import argparse
 import ast
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 from simclr_lib.engine.launcher import ProcessFailedError
@@ -64,6 +65,10 @@ def _parser() -> argparse.ArgumentParser:
     best = commands.add_parser("best", parents=[chosen], help="name the run with the best score")
     best.add_argument("metric", help="a column of list --json, such as 'knn@20 top1'")
     best.set_defaults(command=_best)
+
+    pages = commands.add_parser("pages", help="write pages of the runs, to browse and compare in a browser")
+    pages.add_argument("runs", nargs="?", metavar="RUNS_DIR", help="a folder of runs; default: runs/")
+    pages.set_defaults(command=_pages)
     return parser
 
 
@@ -87,19 +92,19 @@ def _resume(options: argparse.Namespace) -> None:
         return _train(options)
     from simclr_lib.log.report import resume_notebook
 
-    _tell(resume_notebook(run_dir, _parameters(options), options.changed_notebook))
+    _execute(resume_notebook, run_dir, _parameters(options), options.changed_notebook)
 
 
 def _run(options: argparse.Namespace) -> None:
     from simclr_lib.log.report import run_notebook
 
-    _tell(run_notebook(options.notebook, _parameters(options), options.run_dir))
+    _execute(run_notebook, options.notebook, _parameters(options), options.run_dir)
 
 
 def _file(options: argparse.Namespace) -> None:
     from simclr_lib.log.report import file_report
 
-    _tell(file_report(options.notebook))
+    _execute(file_report, options.notebook)
 
 
 def _score(options: argparse.Namespace) -> None:
@@ -114,8 +119,15 @@ def _score(options: argparse.Namespace) -> None:
     print(f"\nThe pictures are in {run.path / 'figures'}, the scores in {run.path / 'summary.json'}")
 
 
-def _tell(run_dir: Path) -> None:
-    print(f"\nThe executed report: {run_dir / 'report.html'} (report.ipynb beside it opens in JupyterLab)")
+def _execute(execute: Callable[..., Path], *arguments: object) -> None:
+    """Execute a notebook, or file one, and write the pages of all runs, also where a cell failed: they show where."""
+    try:
+        run_dir = execute(*arguments)
+        print(f"\nThe executed report: {run_dir / 'report.html'} (report.ipynb beside it opens in JupyterLab)")
+    except ProcessFailedError:
+        _pages(argparse.Namespace(runs=None))
+        raise
+    _pages(argparse.Namespace(runs=None))
 
 
 def _list(options: argparse.Namespace) -> None:
@@ -130,6 +142,14 @@ def _best(options: argparse.Namespace) -> None:
 
     row, images = best(list_runs(_folder(options), options.where), options.metric)
     say(f"{row['run']}  {options.metric} {row[options.metric]:.4f}, selected on {images}")
+
+
+def _pages(options: argparse.Namespace) -> None:
+    from simclr_lib.log.pages import write_pages
+
+    if not options.runs:
+        _folder(options).mkdir(exist_ok=True)  # before the first run, the page says how to make one
+    print(f"To browse and compare all runs, open {write_pages(_folder(options))}")
 
 
 def _folder(options: argparse.Namespace) -> Path:

@@ -163,6 +163,11 @@ class RunConfig:
         steps = self.steps_per_epoch(images)
         return int(min(self.warmup_epochs * steps, self.epochs * steps / 10))
 
+    def chosen(self) -> dict[str, Any]:
+        """The fields that differ from what a run on this data set has by default, with this encoder and this size."""
+        usual = RunConfig(dataset=self.dataset, arch=self.arch, image_size=self.image_size).to_dict()
+        return {name: value for name, value in self.to_dict().items() if value != usual[name]}
+
     def to_dict(self) -> dict:
         """Every field, as json can hold it."""
         return asdict(self)

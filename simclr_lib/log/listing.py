@@ -55,7 +55,12 @@ def _row(path: Path, folder: Path) -> dict:
     try:
         return {**Run.open(path).row(), "run": name}
     except Exception as error:  # a damaged file, the run of another version: the others are listed all the same
-        return {"run": name, "state": "cannot be read", "error": f"{type(error).__name__}: {error}"}
+        return unreadable_row(name, error)
+
+
+def unreadable_row(name: str, error: Exception) -> dict:
+    """What stands in the place of the row of a run that cannot be read."""
+    return {"run": name, "state": "cannot be read", "error": f"{type(error).__name__}: {error}"}
 
 
 def _is(value: object, text: str) -> bool:

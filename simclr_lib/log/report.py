@@ -3,6 +3,7 @@
 notebook.json of the directory says which notebook that is, and with which parameters, before it starts.
 """
 
+import base64
 import hashlib
 import json
 import logging
@@ -24,6 +25,8 @@ from simclr_lib.engine.parameters import require_known
 from simclr_lib.engine.paths import new_run_dir, project_root, read_json, require_writable, user_path
 
 RECORD = "notebook.json"
+NO_NETWORK = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; font-src data:; media-src data:; script-src"
+SCRIPT = re.compile("<script[^>]*>(.*?)</script>", re.DOTALL)
 
 
 class NotebookFailedError(ProcessFailedError):
@@ -122,13 +125,36 @@ def file_report(notebook: str | Path) -> Path:
     return run_dir
 
 
+def report_of(run_dir: Path) -> Path | None:
+    """The executed notebook of a run, if it is filed: its own, or that of a notebook which trains several runs."""
+    return next(
+        (place / "report.ipynb" for place in (run_dir, run_dir.parent) if (place / "report.ipynb").exists()), None
+    )
+
+
+def page_of(report: Path) -> Path:
+    """The page of an executed notebook, which is written where there is none, or an older one."""
+    page = report.with_suffix(".html")
+    if not page.exists() or page.stat().st_mtime < report.stat().st_mtime or NO_NETWORK not in page.read_text()[:1000]:
+        write_page(report)
+    return page
+
+
 def write_page(notebook: str | Path) -> None:
-    """Write an executed notebook as one .html beside it, pictures inside, which needs no network."""
+    """Write an executed notebook as one .html beside it, pictures inside.
+
+    It needs no network and may not use it, and runs no script but those of the exporter: not those of the outputs.
+    """
     from nbconvert import HTMLExporter
 
     exporter = HTMLExporter(embed_images=True, mathjax_url="", require_js_url="", jquery_url="", mermaid_js_url="")
     notebook = user_path(notebook, "notebook")
     body, _ = exporter.from_filename(str(notebook))
+    empty, _ = exporter.from_notebook_node(nbformat.v4.new_notebook())
+    own = [base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in SCRIPT.findall(empty)]
+    policy = NO_NETWORK + "".join(f" 'sha256-{digest}'" for digest in own)
+    head = f'<head><meta http-equiv="Content-Security-Policy" content="{policy}">'
+    body = body.replace('<script src=""></script>', "").replace("<head>", head, 1)
     notebook.with_suffix(".html").write_text(body, encoding="utf-8")
 
 

@@ -76,8 +76,7 @@ def derived(config: RunConfig, images: ImageSet) -> dict[str, str]:
     steps, warmup, version = config.steps_per_epoch(len(rows)), config.warmup_steps(len(rows)), environment.commit()
     each, area = config.batch_size // config.processes, "{:.0%} to {:.0%}".format(*config.crop_area)
     at_a_time = images_at_a_time(config, each, choose_device(config.device)) or "as many as fit"
-    usual = RunConfig(dataset=config.dataset, arch=config.arch, image_size=config.image_size).to_dict()
-    chosen = [f"{name} = {value!r}" for name, value in config.to_dict().items() if value != usual[name]]
+    chosen = [f"{name} = {value!r}" for name, value in config.chosen().items()]
     return {
         "images": f"{len(rows):,} of {config.dataset} ({config.split}), kept at {images.images.shape[-1]} px",
         "classes": class_sizes(images),
@@ -229,14 +228,19 @@ def show_grid(run: Run, images: ImageSet, queries: list[int], found: tuple | Map
     show(run, name, figures.neighbor_grid(images.images, queries, found, images.labels, images.class_names, title))
 
 
-def show_neighbors(run: Run) -> None:
-    """The nearest of every image, kept in neighbors.npz, and of the fixed queries, in queries.json; grids of these, and
-    of this run's own best to worst queries."""
+def keep_neighbors(run: Run) -> tuple[ImageSet, Tensor, tuple[Tensor, Tensor]]:
+    """Keep the nearest of every image in neighbors.npz, and of the fixed queries, before and after training, in
+    queries.json, by which runs are compared; returns the images, h and `record_neighbors`."""
     gallery = embeddings.load_gallery(run.config)
-    h = embeddings.embed_once(run, gallery)
-    before = embeddings.embed_once(run, gallery, epochs=0)
+    before, h = (embeddings.embed_once(run, gallery, epochs=epochs) for epochs in (0, None))
     neighbors.record_queries(run, gallery, {"untrained encoder": before, "trained encoder": h})
-    found = tuple(table[:, :7] for table in neighbors.record_neighbors(run, gallery, h))
+    return gallery, h, neighbors.record_neighbors(run, gallery, h)
+
+
+def show_neighbors(run: Run) -> None:
+    """Grids of the fixed queries, and this run's own best to worst, with the neighbours that `keep_neighbors` keeps."""
+    gallery, h, (indices, similarities) = keep_neighbors(run)
+    found = indices[:, :7], similarities[:, :7]
     fixed, own = neighbors.fixed_queries(run.config), neighbors.choose_queries(h, gallery.labels)
     show_grid(run, gallery, fixed, found, "neighbors", "The fixed queries, after training (cosine)")
     title = "This run's best to worst queries, after training (cosine)"

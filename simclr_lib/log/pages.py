@@ -1,0 +1,91 @@
+"""The log as pages that open by double click: index.html of a folder of runs, and pages/<run>.html for each of them.
+
+assets/ holds what they share, and assets/runs/<run>.js what is drawn of a run: a script, as a page that is opened from
+the disk may read no other file. All of it may be deleted, and is then written anew.
+"""
+
+import json
+import os
+import re
+from datetime import datetime
+from pathlib import Path
+
+from simclr_lib.config import RunConfig
+from simclr_lib.engine.checks import require
+from simclr_lib.engine.paths import read_json
+from simclr_lib.engine.progress import progress_bar
+from simclr_lib.log.curves import curves, spark_line
+from simclr_lib.log.listing import HEADLINES, list_runs, unreadable_row
+from simclr_lib.log.report import RECORD, page_of, report_of
+from simclr_lib.log.site import SOURCE, in_words, render, write, write_assets
+from simclr_lib.run import Run
+
+FACTS = ("run", "state", "curve", "loss", "chance_loss", "alarms", "epochs_done", "started", "error")
+AT_FIRST = (*FACTS[:4], *HEADLINES, "alarms", "dataset", "arch", "epochs_done", "started")  # columns; others are chosen
+ASKED = re.compile(r"\*\*(Question|Prediction|Compared with)\.\*\*\s*(.+)")  # in the first cell of a notebook
+
+
+def write_pages(folder: Path) -> Path:
+    """Write the pages of a folder of runs, and anew only those of runs that have changed; returns the index.
+
+    A run that is damaged has a page that says so. Raises ValueError where `folder` is none, or a single run's.
+    """
+    of_runs = folder.is_dir() and not (folder / "config.json").exists()
+    require(of_runs, "runs", "a folder of runs", folder, "give the folder above the runs' own")
+    rows, library = list_runs(folder), _changed(*SOURCE.iterdir(), *SOURCE.parent.glob("*.py"))
+    if _changed(folder / "assets/pages.css") <= library:
+        write_assets(folder / "assets")
+    with progress_bar(len(rows), "pages", "runs", leave=False) as bar:
+        for row in rows:
+            _write_run(folder, row, library)
+            bar.update()
+    columns = {name: _kind(name) for name in (*AT_FIRST, *(name for row in rows for name in row))}
+    numbers = {name for name in columns if all(isinstance(row.get(name), int | float | None) for row in rows)}
+    alone = [file for file in sorted(folder.rglob("report.ipynb")) if not (file.parent / "config.json").exists()]
+    texts = {row["run"]: {name: _text(row, name) for name in columns} for row in rows}
+    shown = {"rows": rows, "columns": columns, "numbers": numbers, "at_first": AT_FIRST, "texts": texts}
+    return render(folder, "index.html", "index.html", others=[*map(page_of, alone)], now=datetime.now(), **shown)
+
+
+def _write_run(folder: Path, row: dict, library: float) -> None:
+    """The page of a run and what is drawn of it, unless they are newer than the run; then what `row` tells of that.
+
+    library: when the code of the pages was last changed.
+    """
+    name, run_dir = row["run"], folder / row["run"]
+    page, report, drawing = f"pages/{name}.html", report_of(run_dir), folder / f"assets/runs/{name}.js"
+    newest = max(library, _changed(*run_dir.iterdir()), _changed(report) if report else 0)
+    if _changed(folder / page) <= newest or row["state"] in ("running", "died"):  # that a run has died changes no file
+        alone = {"row": row, "texts": {name: {}}, "columns": {}}
+        try:
+            run, queries = Run.open(run_dir), read_json(run_dir / "queries.json")
+            record = read_json((report.parent if report else run_dir) / RECORD)
+            drawn = {"chance": run.config.chance_loss, "queries": queries, "curves": curves(run)}
+            write(drawing, f"runs[{json.dumps(name)}] = {json.dumps(drawn)};")
+            write(drawing.with_suffix(".svg"), spark_line(drawn["curves"][0]["y"].get("loss", [])))
+            asked = ASKED.findall("".join(read_json(report)["cells"][0]["source"])) if report else []
+            met = run.summary.get("prediction_met", {})
+            told = {"record": record, "asked": asked, "met": met if isinstance(met, dict) else {"the prediction": met}}
+            told |= {"queries": queries, "report": report and page_of(report)}
+            pictures = sorted(run_dir.glob("figures/*.png"))
+            render(folder, page, "run.html", **alone, run=run, pictures=pictures, **told)
+        except Exception as error:  # whatever is damaged: the others have their pages all the same
+            row |= unreadable_row(name, error)
+            os.utime(render(folder, page, "run.html", **alone), (0, 0))  # so that it is written anew until it is mended
+    row["curve"] = "the loss" if drawing.exists() and "error" not in row else None
+
+
+def _text(row: dict, column: str) -> str:
+    deviation = row.get(f"{column} deviation")
+    return in_words(row.get(column)) + ("" if deviation is None else f" ± {in_words(deviation)}")
+
+
+def _kind(column: str) -> str:
+    detail = column.endswith((")", " deviation"))  # of a baseline, a stage or a layer, or of several values
+    parameter = column in RunConfig().to_dict()
+    return "fact" if column in FACTS else "parameter" if parameter else "detail" if detail else "score"
+
+
+def _changed(*files: Path) -> float:
+    """When the last of these files was changed, in seconds since 1970; 0 where none is there."""
+    return max((file.stat().st_mtime for file in files if file.exists()), default=0)
