@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 from statistics import fmean, pstdev
 
+TAIL = 2**16  # bytes that are looked through first, from the end
+
 
 def read_records(file: Path) -> list[dict]:
     """The records of `file` in their order, none where there is no file; of one that is there twice, the last.
@@ -16,15 +18,18 @@ def read_records(file: Path) -> list[dict]:
 
 
 def last_record(file: Path, kind: str) -> dict:
-    """The last record of `kind` ("step", "epoch" or "health"), empty where there is none.
-
-    It is looked for from the end, and only lines that name the kind are parsed.
-    """
-    lines = file.read_bytes().splitlines() if file.exists() else []
-    for line in reversed(lines):
-        found = _parse(file, line.decode(errors="replace")) if f'"{kind}"'.encode() in line else []
-        if found and found[0]["kind"] == kind:
-            return found[0]
+    """The last record of `kind` ("step", "epoch" or "health"), empty where there is none."""
+    if not file.exists():
+        return {}
+    size = file.stat().st_size
+    for length in (TAIL, size):
+        with open(file, "rb") as lines:
+            lines.seek(max(size - length, 0))
+            text = lines.read().decode(errors="replace")
+        whole = text if length >= size else text.partition("\n")[2]
+        for line in reversed(whole.splitlines()):
+            if f'"{kind}"' in line and (found := _parse(file, line)) and found[0]["kind"] == kind:
+                return found[0]
     return {}
 
 

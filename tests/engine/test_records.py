@@ -5,6 +5,7 @@ import math
 
 import pytest
 
+from simclr_lib.engine import records
 from simclr_lib.engine.records import flat_scores, last_record, read_records
 
 
@@ -17,8 +18,10 @@ EPOCHS = [{"kind": "epoch", "step": n, "epoch": n // 100} for n in range(99, 500
 WHOLE = sorted(STEPS + EPOCHS, key=lambda record: record["step"])  # an epoch's comes after its last step's
 
 
+@pytest.mark.parametrize("tail", [10, 200, 20_000, 2**16])
 @pytest.mark.parametrize("kind", ["step", "epoch", "health"])
-def test_the_last_of_a_kind_is_that_of_the_whole(tmp_path, kind):
+def test_the_last_of_a_kind_is_that_of_the_whole(tmp_path, monkeypatch, tail, kind):
+    monkeypatch.setattr(records, "TAIL", tail)
     file = tmp_path / "metrics.jsonl"
     assert last_record(file, kind) == {}
     for count in (1, 2, 100, 101, 150, len(WHOLE)):
