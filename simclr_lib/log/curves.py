@@ -10,7 +10,7 @@ import numpy as np
 from simclr_lib.engine.records import read_records
 from simclr_lib.run import Run
 
-MOST = 500  # points of a curve; where there are more values, a point is the mean of several
+MOST = 300  # points of a curve; where there are more values, a point is the mean of several
 PLACES = {"step", "epoch", "epochs", "seconds", "finite"}  # in a record, what is no reading
 
 
@@ -34,7 +34,8 @@ def curves(run: Run) -> list[dict]:
     ):
         x = {"steps": at, "epochs": np.interp(at, ends, range(len(ends))), "seconds": np.interp(at, ends, seconds)}
         x["images"] = np.multiply(at, run.config.batch_size)
-        names = dict.fromkeys(n for record in group for n in record if isinstance(record[n], float) and n not in PLACES)
+        fullest = max(group, key=len, default={})  # what was not finite lacks its readings
+        names = [name for name, value in fullest.items() if isinstance(value, float) and name not in PLACES]
         y = {name: [record.get(name, np.nan) for record in group] for name in names}
         found.append({"x": _thinned(x), "y": _thinned(y)})
     return found

@@ -10,6 +10,8 @@ import re
 from datetime import datetime
 from pathlib import Path
 
+from joblib import Parallel, cpu_count, delayed
+
 from simclr_lib.config import RunConfig
 from simclr_lib.engine.checks import require
 from simclr_lib.engine.paths import read_json
@@ -22,6 +24,7 @@ from simclr_lib.run import Run
 
 FACTS = ("run", "state", "curve", "loss", "chance_loss", "alarms", "epochs_done", "started", "error")
 AT_FIRST = (*FACTS[:4], *HEADLINES, "alarms", "dataset", "arch", "epochs_done", "started")  # columns; others are chosen
+PARAMETERS = RunConfig().to_dict()
 ASKED = re.compile(r"\*\*(Question|Prediction|Compared with)\.\*\*\s*(.+)")  # in the first cell of a notebook
 
 
@@ -35,10 +38,16 @@ def write_pages(folder: Path) -> Path:
     rows, library = list_runs(folder), _changed(*SOURCE.iterdir(), *SOURCE.parent.glob("*.py"))
     if _changed(folder / "assets/pages.css") <= library:
         write_assets(folder / "assets")
-    with progress_bar(len(rows), "pages", "runs", leave=False) as bar:
-        for row in rows:
-            _write_run(folder, row, library)
+    stale = [row for row in rows if not _is_fresh(folder, row, library)]
+    jobs = cpu_count() if len(stale) > 50 else 1  # it takes a second to start others
+    with progress_bar(len(stale), "pages", "runs", leave=False) as bar:
+        written = Parallel(jobs, return_as="generator")(delayed(_write_run)(folder, row) for row in stale)
+        for row, damage in zip(stale, written, strict=True):
+            row |= damage
             bar.update()
+    for row in rows:
+        there = (folder / f"assets/runs/{row['run']}.svg").exists() and "error" not in row
+        row["curve"] = "the loss" if there else None
     columns = {name: _kind(name) for name in (*AT_FIRST, *(name for row in rows for name in row))}
     numbers = {name for name in columns if all(isinstance(row.get(name), int | float | None) for row in rows)}
     alone = [file for file in sorted(folder.rglob("report.ipynb")) if not (file.parent / "config.json").exists()]
@@ -47,32 +56,35 @@ def write_pages(folder: Path) -> Path:
     return render(folder, "index.html", "index.html", others=[*map(page_of, alone)], now=datetime.now(), **shown)
 
 
-def _write_run(folder: Path, row: dict, library: float) -> None:
-    """The page of a run and what is drawn of it, unless they are newer than the run; then what `row` tells of that.
+def _is_fresh(folder: Path, row: dict, library: float) -> bool:
+    """Whether the page of a run is newer than all that it shows, and than the code, last changed at `library`."""
+    report, run_dir = report_of(folder / row["run"]), folder / row["run"]
+    newest = max(library, _changed(*run_dir.iterdir()), _changed(report) if report else 0)
+    settled = row["state"] not in ("running", "died")  # that a run has died changes no file
+    return settled and _changed(folder / f"pages/{row['run']}.html") > newest
 
-    library: when the code of the pages was last changed.
-    """
+
+def _write_run(folder: Path, row: dict) -> dict:
+    """Write the page of a run, and what is drawn of it; returns what of its row is otherwise, where it is damaged."""
     name, run_dir = row["run"], folder / row["run"]
     page, report, drawing = f"pages/{name}.html", report_of(run_dir), folder / f"assets/runs/{name}.js"
-    newest = max(library, _changed(*run_dir.iterdir()), _changed(report) if report else 0)
-    if _changed(folder / page) <= newest or row["state"] in ("running", "died"):  # that a run has died changes no file
-        alone = {"row": row, "texts": {name: {}}, "columns": {}}
-        try:
-            run, queries = Run.open(run_dir), read_json(run_dir / "queries.json")
-            record = read_json((report.parent if report else run_dir) / RECORD)
-            drawn = {"chance": run.config.chance_loss, "queries": queries, "curves": curves(run)}
-            write(drawing, f"runs[{json.dumps(name)}] = {json.dumps(drawn)};")
-            write(drawing.with_suffix(".svg"), spark_line(drawn["curves"][0]["y"].get("loss", [])))
-            asked = ASKED.findall("".join(read_json(report)["cells"][0]["source"])) if report else []
-            met = run.summary.get("prediction_met", {})
-            told = {"record": record, "asked": asked, "met": met if isinstance(met, dict) else {"the prediction": met}}
-            told |= {"queries": queries, "report": report and page_of(report)}
-            pictures = sorted(run_dir.glob("figures/*.png"))
-            render(folder, page, "run.html", **alone, run=run, pictures=pictures, **told)
-        except Exception as error:  # whatever is damaged: the others have their pages all the same
-            row |= unreadable_row(name, error)
-            os.utime(render(folder, page, "run.html", **alone), (0, 0))  # so that it is written anew until it is mended
-    row["curve"] = "the loss" if drawing.exists() and "error" not in row else None
+    try:
+        run, queries = Run.open(run_dir), read_json(run_dir / "queries.json")
+        record = read_json((report.parent if report else run_dir) / RECORD)
+        drawn = {"chance": run.config.chance_loss, "queries": queries, "curves": curves(run)}
+        write(drawing, f"runs[{json.dumps(name)}] = {json.dumps(drawn)};")
+        write(drawing.with_suffix(".svg"), spark_line(drawn["curves"][0]["y"].get("loss", [])))
+        asked = ASKED.findall("".join(read_json(report)["cells"][0]["source"])) if report else []
+        met = run.summary.get("prediction_met", {})
+        told = {"record": record, "asked": asked, "met": met if isinstance(met, dict) else {"the prediction": met}}
+        told |= {"queries": queries, "report": report and page_of(report), "texts": {name: {}}, "columns": {}}
+        render(folder, page, "run.html", row=row, run=run, pictures=sorted(run_dir.glob("figures/*.png")), **told)
+        return {}
+    except Exception as error:  # whatever is damaged: the others have their pages all the same
+        damage = unreadable_row(name, error)
+        written = render(folder, page, "run.html", row=row | damage, texts={name: {}}, columns={})
+        os.utime(written, (0, 0))  # so that it is written anew until it is mended
+        return damage
 
 
 def _text(row: dict, column: str) -> str:
@@ -82,7 +94,7 @@ def _text(row: dict, column: str) -> str:
 
 def _kind(column: str) -> str:
     detail = column.endswith((")", " deviation"))  # of a baseline, a stage or a layer, or of several values
-    parameter = column in RunConfig().to_dict()
+    parameter = column in PARAMETERS
     return "fact" if column in FACTS else "parameter" if parameter else "detail" if detail else "score"
 
 
