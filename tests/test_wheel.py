@@ -1,5 +1,6 @@
 """The package as others install it: a wheel holds every room, template and script, and works away from the checkout."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -8,15 +9,16 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 ROOT = Path(__file__).parents[1]
 pytestmark = pytest.mark.child
 
 
-@pytest.fixture(scope="module")
-def installed(tmp_path_factory) -> Path:
+@pytest.fixture
+def installed(tmp_path) -> Path:
     """A folder with what the wheel installs, and nothing else; the libraries are those of this environment."""
-    place = tmp_path_factory.mktemp("wheel")
+    place = tmp_path / "wheel"
     source = place / "source"
     shutil.copytree(ROOT / "simclr_lib", source / "simclr_lib", ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", "README.md", "LICENSE"):
@@ -39,16 +41,16 @@ def run(installed: Path, cwd: Path, *arguments: str) -> str:
     return done.stdout
 
 
-def test_every_file_of_the_package_is_in_it(installed):
+def test_it_is_whole_and_lists_trains_scores_and_writes_pages_away_from_the_checkout(installed, tmp_path):
     files = [file.relative_to(ROOT) for file in (ROOT / "simclr_lib").rglob("*.*")]
-    missing = [file for file in files if "__pycache__" not in file.parts and not (installed / file).exists()]
-    assert missing == []
-
-
-def test_it_lists_writes_pages_trains_and_scores_away_from_the_checkout(installed, tmp_path):
+    assert [file for file in files if "__pycache__" not in file.parts and not (installed / file).exists()] == []
     assert "pages" in run(installed, tmp_path, "--help")
-    config = '{"epochs": 1, "batch_size": 16, "limit_images": 80}'
-    (tmp_path / "config.json").write_text(config)
+    for number in range(48):
+        file = tmp_path / f"photos/{'ab'[number % 2]}/{number}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.effect_noise((16, 16), number + 1).save(file)
+    config = {"dataset": "folder", "data_root": "photos", "image_size": 16, "epochs": 1, "batch_size": 16}
+    (tmp_path / "config.json").write_text(json.dumps(config))
     run(installed, tmp_path, "train", "--config", "config.json", "--run-dir", "runs/a")
     assert "finished" in run(installed, tmp_path, "list")
     assert "precision@5" in run(installed, tmp_path, "score", "runs/a")

@@ -1,5 +1,6 @@
 """The pages: what they hold is that of the runs, as text, whatever it is; in a browser, without a request elsewhere."""
 
+import contextlib
 import itertools
 import json
 import os
@@ -228,6 +229,26 @@ def test_hostile_text_is_text(tmp_path):
     assert "&lt;script&gt;alert(1)&lt;/script&gt;{{ 7 * 7 }}" in pages[1]
 
 
+@pytest.mark.child
+@pytest.mark.parametrize(("n", "state"), [(1, "finished"), (13, "failed")])
+def test_every_run_writes_the_pages_at_its_end_a_failed_one_too(tmp_path, monkeypatch, capsys, n, state):
+    cells = [
+        nbformat.v4.new_markdown_cell("# A question"),
+        nbformat.v4.new_code_cell('n = 1\nrun_dir = ""', metadata={"tags": ["parameters"]}),
+        nbformat.v4.new_code_cell("assert n != 13, 'an unlucky number'"),
+    ]
+    spec = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    (tmp_path / "notebooks").mkdir()
+    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=spec), tmp_path / "notebooks/09_test.ipynb")
+    monkeypatch.chdir(tmp_path)
+    with contextlib.suppress(SystemExit):
+        main(["run", "notebooks/09_test.ipynb", "-p", "n", str(n), "--run-dir", "runs/x"])
+    captured = capsys.readouterr()
+    assert ("an unlucky number" in captured.err) == (state == "failed")
+    assert str(tmp_path / "runs/index.html") in captured.out
+    assert '<a href="x/report.html">' in (tmp_path / "runs/index.html").read_text()
+
+
 # In a browser.
 
 
@@ -329,6 +350,20 @@ def test_runs_are_compared(runs, visit):
     wait(again, "document.querySelectorAll('#comparison [data-id]').length == 6")
     gone = visit(index, "#compare=a&compare=gone")
     wait(gone, "document.querySelector('#said').textContent.includes('There is no run gone here')")
+
+
+@pytest.mark.child
+def test_five_runs_are_told_apart(tmp_path, visit):
+    for number in range(5):
+        make_run(tmp_path / f"runs/run-{number}", seed=number)
+    page = visit(write_pages(tmp_path / "runs"), "#" + "&".join(f"compare=run-{number}" for number in range(5)))
+    wait(page, "document.querySelectorAll('#comparison [data-query] [data-id]').length == 15")
+    assert page.inner_text("#legend").split() == [f"run-{number}" for number in range(5)]
+    looks = page.evaluate("document.querySelector('.js-plotly-plot').data.map(({ line }) => line.color + line.dash)")
+    assert len(looks) == 10  # of each run its loss, and that of chance
+    assert len(set(looks)) == 5
+    of = page.eval_on_selector_all("#comparison [data-of]", "lines => lines.map(line => line.dataset.of)")
+    assert of == [f"run-{number}" for number in range(5)]
 
 
 @pytest.mark.child
