@@ -5,15 +5,20 @@ N images, Q queries, D embedding dimensions, k neighbours.
 
 import base64
 import json
+from collections.abc import Mapping
 from io import BytesIO
+from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
 from simclr_lib.config import RunConfig
 from simclr_lib.data.sets import ImageSet
+from simclr_lib.engine.checks import require
 from simclr_lib.engine.lock import rewriting
+from simclr_lib.engine.paths import read_json
 from simclr_lib.engine.seeds import permutation
 from simclr_lib.evaluation.embeddings import PIXELS, Embeddings, load_gallery, raw_pixels
 from simclr_lib.retrieval import neighbor_hits, top_k_neighbors
@@ -96,6 +101,32 @@ def record_queries(run: Run, images: ImageSet, embeddings: Embeddings, k: int = 
         temporary.write_text(text)
 
 
+def recorded_queries(runs: Mapping[str, Run], encoder: str, queries: int = 6, k: int = SHOWN) -> dict[str, Any]:
+    """What `record_queries` has kept of several runs on one data set, name -> run, as `figures.neighbor_grid` takes it.
+
+    encoder: "trained encoder", or "untrained encoder". queries, k: at most so many, with so many neighbours each. It
+    needs no data: the images are the thumbnails.
+    Raises ValueError where a run has no queries.json, and where they are of different queries.
+    """
+    kept = {name: read_json(run.path / "queries.json") for name, run in runs.items()}
+    missing = ", ".join(name for name in kept if not kept[name])
+    require(not missing, "queries.json", "one in each run", f"none in {missing}", "python -m simclr_lib score RUN_DIR")
+    asked = {(content["dataset"], *content["queries"]) for content in kept.values()}
+    require(len(asked) == 1, "runs", "the same queries of one data set", f"{len(asked)} different", "compare others")
+    classes = {int(row): name for content in kept.values() for row, name in content["labels"].items()}
+    pictures = {int(row): _picture(url) for content in kept.values() for row, url in content["thumbnails"].items()}
+    place, names = {row: n for n, row in enumerate(pictures)}, sorted({*classes.values()} - {""})
+    label = {"": -1} | {name: n for n, name in enumerate(names)}
+    images, labels = [*pictures.values()], np.array([label[classes[row]] for row in place])
+    found = {}
+    for name, content in kept.items():
+        indices = [[place[row] for row in near[:k]] for near in content["neighbors"][encoder]]
+        found[name] = np.array(indices), np.array(content["similarities"][encoder])[:, :k]  # (Q, k) each
+    asked = [place[row] for row in content["queries"]]
+    shown = {"images": [images[row] for row in asked], "labels": labels[asked], "class_names": names}
+    return {**shown, "query_ids": range(len(asked))[:queries], "found": found, "gallery": (images, labels)}
+
+
 def _nearest(h: Tensor, query: int, k: int) -> tuple[list[int], list[float]]:
     """Positions and similarities of the k nearest of the image at `query`, without itself."""
     indices, similarities = top_k_neighbors(h[query : query + 1], h, min(k + 1, len(h)))
@@ -111,3 +142,9 @@ def _thumbnails(images: ImageSet, rows: list[int], side: int) -> dict[int, str]:
         picture.save(file, "JPEG", quality=80)
         thumbnails[int(images.ids[row])] = f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"
     return thumbnails
+
+
+def _picture(url: str) -> np.ndarray:
+    """One of `_thumbnails`, (3, S, S) uint8."""
+    file = BytesIO(base64.b64decode(url.partition(",")[2]))
+    return np.asarray(Image.open(file, formats=["JPEG"]).convert("RGB")).transpose(2, 0, 1)

@@ -36,13 +36,13 @@ END = {"markersize": 6, "markevery": [-1], "clip_on": False}  # without it, a si
 
 
 @canvas.styled
-def loss_curve(curves: Mapping[str, Sequence[Mapping]], batch_size: int, title: str = "") -> canvas.InlineFigure:
+def loss_curve(curves: Mapping[str, Sequence[Mapping]], batch_size: int | None, title: str = "") -> canvas.InlineFigure:
     """The loss of every step, thin, under its running mean, beside the loss of chance, ln(2 batch_size - 1).
 
     curves: name of a run -> its metric records, of which those with "step" and "loss" are read.
     The running mean is over a hundredth of a run's steps to each side; at the beginning over as many ahead as lie
     behind, so that it begins where the loss does, and at the end over those that are left.
-    batch_size: images, each with two views.
+    batch_size: images, each with two views; None, for runs with batches of several sizes, draws no chance.
     Raises ValueError on a run without a loss and where there is no run.
     """
     require(curves, "curves", "at least one run", "none")
@@ -145,7 +145,7 @@ def _table(what: str, records: Sequence[Mapping], names: list[str]) -> DataFrame
     return table
 
 
-def _draw_losses(axes: Axes, curves: Mapping[str, Sequence[Mapping]], batch_size: int) -> None:
+def _draw_losses(axes: Axes, curves: Mapping[str, Sequence[Mapping]], batch_size: int | None) -> None:
     """What `loss_curve` says, over the steps."""
     for (name, records), color, marker in zip(curves.items(), cycle(canvas.COLORS), cycle(canvas.MARKERS)):
         steps, losses = _table(name, records, ["step", "loss"]).dropna().to_numpy().T
@@ -153,8 +153,9 @@ def _draw_losses(axes: Axes, curves: Mapping[str, Sequence[Mapping]], batch_size
         reach = np.minimum(np.arange(len(losses)), len(losses) // 100)  # to each side: a mean of the past alone lags
         means = [losses[step - some : step + some + 1].mean() for step, some in enumerate(reach)]
         axes.plot(steps, means, color=color, marker=marker, linewidth=2.2, label=canvas.elided(name, 3.5), **END)
-    chance = np.log(2 * batch_size - 1)
-    _draw_reference(axes, chance, f"chance:\nln(2·{batch_size}−1)\n= {chance:.2f}")
+    if batch_size is not None:
+        chance = np.log(2 * batch_size - 1)
+        _draw_reference(axes, chance, f"chance:\nln(2·{batch_size}−1)\n= {chance:.2f}")
     axes.set_ylabel("NT-Xent loss")
     _count_along(axes, "step")
     axes.set_title("thin: every step; bold: running mean", loc="left", color=canvas.GREY)

@@ -4,10 +4,12 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
+from simclr_lib.config import RunConfig
 from simclr_lib.engine.checks import SPLITS, require
 from simclr_lib.engine.parameters import require_known
 from simclr_lib.run import Run
 
+FACTS = ("run", "state", "curve", "loss", "chance_loss", "alarms", "epochs_done", "started", "error")
 HEADLINES = ("knn@20 top1", "precision@10", "precision@5")  # the first of these that a run has stands for it
 
 
@@ -26,6 +28,16 @@ def list_runs(folder: Path, where: Iterable[str] = (), sort: str = "run") -> lis
     numbers = all(isinstance(row[sort], int | float) for row in present)
     ordered = sorted(present, key=lambda row: row[sort] if numbers else str(row[sort]), reverse=numbers)
     return ordered + [row for row in chosen if row.get(sort) is None]
+
+
+def kind_of(column: str) -> str:
+    """What a column tells of a run: a "fact", a "parameter", a "score", or a "detail": the score of a baseline or of a
+    stage of training, or the deviation of several."""
+    if column in FACTS:
+        return "fact"
+    if column in RunConfig().to_dict():
+        return "parameter"
+    return "detail" if column.endswith((")", " deviation")) else "score"
 
 
 def best(rows: Sequence[dict], metric: str) -> tuple[dict, str]:

@@ -12,19 +12,16 @@ from pathlib import Path
 
 from joblib import Parallel, cpu_count, delayed
 
-from simclr_lib.config import RunConfig
 from simclr_lib.engine.checks import require
 from simclr_lib.engine.paths import read_json
 from simclr_lib.engine.progress import progress_bar
 from simclr_lib.log.curves import curves, spark_line
-from simclr_lib.log.listing import HEADLINES, list_runs, unreadable_row
+from simclr_lib.log.listing import FACTS, HEADLINES, kind_of, list_runs, unreadable_row
 from simclr_lib.log.report import RECORD, page_of, report_of
 from simclr_lib.log.site import SOURCE, in_words, render, write, write_assets
 from simclr_lib.run import Run
 
-FACTS = ("run", "state", "curve", "loss", "chance_loss", "alarms", "epochs_done", "started", "error")
 AT_FIRST = (*FACTS[:4], *HEADLINES, "alarms", "dataset", "arch", "epochs_done", "started")  # columns; others are chosen
-PARAMETERS = RunConfig().to_dict()
 ASKED = re.compile(r"\*\*(Question|Prediction|Compared with)\.\*\*\s*(.+)")  # in the first cell of a notebook
 
 
@@ -48,7 +45,7 @@ def write_pages(folder: Path) -> Path:
     for row in rows:
         there = (folder / f"assets/runs/{row['run']}.svg").exists() and "error" not in row
         row["curve"] = "the loss" if there else None
-    columns = {name: _kind(name) for name in (*AT_FIRST, *(name for row in rows for name in row))}
+    columns = {name: kind_of(name) for name in (*AT_FIRST, *(name for row in rows for name in row))}
     numbers = {name for name in columns if all(isinstance(row.get(name), int | float | None) for row in rows)}
     alone = [file for file in sorted(folder.rglob("report.ipynb")) if not (file.parent / "config.json").exists()]
     texts = {row["run"]: {name: _text(row, name) for name in columns} for row in rows}
@@ -90,12 +87,6 @@ def _write_run(folder: Path, row: dict) -> dict:
 def _text(row: dict, column: str) -> str:
     deviation = row.get(f"{column} deviation")
     return in_words(row.get(column)) + ("" if deviation is None else f" ± {in_words(deviation)}")
-
-
-def _kind(column: str) -> str:
-    detail = column.endswith((")", " deviation"))  # of a baseline, a stage or a layer, or of several values
-    parameter = column in PARAMETERS
-    return "fact" if column in FACTS else "parameter" if parameter else "detail" if detail else "score"
 
 
 def _changed(*files: Path) -> float:

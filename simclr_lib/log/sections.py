@@ -60,13 +60,22 @@ def announce(
     images, gallery = health.load_training_images(config), embeddings.load_gallery(config)
     facts = derived(config, images)
     scores.require_scorable(config, gallery, neighbors_k, evaluation_images)
+    run_dir = begin(notebook, run_dir)
+    scored = class_sizes(gallery) if class_sizes(gallery) != facts["classes"] else "these classes"
+    for name, value in {**facts, "scored on": scored, "run directory": run_dir}.items():
+        print(textwrap.fill(f"{name:15}{value}", 105, subsequent_indent=" " * 15, **WHOLE_WORDS))
+    return run_dir
+
+
+def begin(notebook: str, run_dir: str = "") -> str:
+    """The directory of what a notebook makes: `run_dir`, or, where that is empty, a new one named after the notebook.
+
+    notebook.json in it says which notebook that is, and what papermill has given to it.
+    """
     run_dir, source = run_dir or str(paths.new_run_dir(notebook)), paths.project_root() / f"notebooks/{notebook}.ipynb"
     if source.exists() and (shell := get_ipython()):
         given = injected_parameters(shell.user_ns)
         record_notebook(paths.require_writable(run_dir), source, given, changed=True)
-    scored = class_sizes(gallery) if class_sizes(gallery) != facts["classes"] else "these classes"
-    for name, value in {**facts, "scored on": scored, "run directory": run_dir}.items():
-        print(textwrap.fill(f"{name:15}{value}", 105, subsequent_indent=" " * 15, **WHOLE_WORDS))
     return run_dir
 
 

@@ -10,9 +10,15 @@ import pytest
 import torch
 from PIL import Image
 
-from simclr_lib import ImageSet, RunConfig, load_images
+from simclr_lib import ImageSet, Run, RunConfig, load_images, top_k_neighbors
 from simclr_lib.evaluation import neighbors
-from simclr_lib.evaluation.neighbors import choose_queries, fixed_queries, record_neighbors, record_queries
+from simclr_lib.evaluation.neighbors import (
+    choose_queries,
+    fixed_queries,
+    record_neighbors,
+    record_queries,
+    recorded_queries,
+)
 
 
 def test_the_neighbours_of_every_image_are_kept_by_id(run):
@@ -61,6 +67,43 @@ def test_what_runs_are_compared_by_is_in_one_small_file(run, monkeypatch, side):
         assert kept["labels"][name] == ["", "ant", "bee", "cow"][labels[row] + 1]
         picture = Image.open(BytesIO(base64.b64decode(url.removeprefix("data:image/jpeg;base64,"))))
         assert picture.size == (16, 16) if side == 16 else picture.width in (64, 48, 32, 24)
+
+
+def test_the_queries_that_several_runs_kept_are_read_back_without_data(run, tmp_path, monkeypatch):
+    images = load_images("embedded", "test").subset(range(60))
+    images = ImageSet(images.images, images.labels.where(torch.arange(60) != 3, -1), images.class_names, images.ids + 7)
+    monkeypatch.setattr(neighbors, "fixed_queries", lambda config: [3, 50])
+    generator = torch.Generator().manual_seed(0)
+    other = Run.start(tmp_path / "other", run.config)
+    h = {"one": torch.randn(60, 5, generator=generator), "two": torch.randn(60, 5, generator=generator)}
+    for kept, name in ((run, "one"), (other, "two")):
+        record_queries(kept, images, {"trained encoder": h[name]}, k=10)
+    monkeypatch.undo()
+    shown = recorded_queries({"one": run, "two": other}, "trained encoder", queries=1, k=4)
+    seen, labels = shown["gallery"]
+    names = [*shown["class_names"], ""]
+    assert list(shown["query_ids"]) == [0]
+    assert [names[label] for label in shown["labels"]] == ["", images.class_names[images.labels[50]]]
+    for name, (indices, similarities) in shown["found"].items():
+        assert indices.shape == similarities.shape == (2, 4)
+        expected, near = top_k_neighbors(h[name], k=4)
+        for found, query, close in zip(indices, (3, 50), similarities, strict=True):
+            assert np.allclose(close, near[query], atol=1e-4)
+            for row, position in zip(found, expected[query].tolist(), strict=True):
+                difference = seen[row].astype(float) - images.images[position].numpy()
+                assert abs(difference).mean() < 25  # as JPEG leaves it; of another image it is some 60
+                assert names[labels[row]] == [*images.class_names, ""][images.labels[position]]
+
+
+def test_queries_that_cannot_be_compared_are_refused_with_the_reason(tmp_path):
+    one, two = (Run.start(tmp_path / name, RunConfig()) for name in ("one", "two"))
+    content = {"dataset": "embedded", "queries": [1, 2], "labels": {}, "thumbnails": {}}
+    (one.path / "queries.json").write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=r"queries.json: .*none in two; python -m simclr_lib score"):
+        recorded_queries({"one": one, "two": two}, "trained encoder")
+    (two.path / "queries.json").write_text(json.dumps({**content, "queries": [1, 3]}))
+    with pytest.raises(ValueError, match=r"runs: .*the same queries of one data set.*2 different"):
+        recorded_queries({"one": one, "two": two}, "trained encoder")
 
 
 def test_the_neighbours_of_a_set_that_has_few_are_all_the_others(run, monkeypatch):

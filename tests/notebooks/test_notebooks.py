@@ -56,7 +56,7 @@ def test_parameters_are_at_most_fourteen_flat_literals_with_run_dir_among_them(p
     (cell,) = (cell for cell in cells(path, "code") if "parameters" in tags(cell))
     values = {n.targets[0].id: ast.literal_eval(n.value) for n in ast.parse(cell.source).body}
     assert values["run_dir"] == ""
-    assert values["seed"] == 0
+    assert values.get("seed") == (None if path.stem == "04_compare_runs" else 0)  # 04 draws nothing
     assert 10 <= len(values) <= 14
     repeated = set(values) & {
         keyword.arg
@@ -270,6 +270,26 @@ def test_iteration_2_on_real_images_of_caltech101(project, unpack_caltech101):
     assert run.summary["classification"]["classes"] == "4 (BACKGROUND_Google is left out)"
     assert len(run.summary["prediction_met"]) == 3
     assert figures(run) == EVERY_PICTURE | {"neighbors_over_training"}
+
+
+@pytest.mark.child
+def test_04_compares_the_committed_runs_without_data_or_weights(project):
+    for name in ("with_color", "without_color"):
+        kept = ROOT / "runs/00_quickstart" / name
+        for file in ("config.json", "metrics.jsonl", "status.json", "summary.json", "environment.json", "queries.json"):
+            (project / "runs/00_quickstart" / name).mkdir(parents=True, exist_ok=True)
+            shutil.copy(kept / file, project / "runs/00_quickstart" / name)
+    papermill(project, "notebooks/04_compare_runs.ipynb", "out.ipynb", "-p", "run_dir", "runs/compared")
+    shown, kept = outputs(project / "out.ipynb"), project / "runs/compared"
+    summary = json.loads((kept / "summary.json").read_text())
+    assert summary["runs"] == ["00_quickstart/without_color", "00_quickstart/with_color"]
+    assert [*summary["prediction_met"].values()] == [True, False]  # ahead by 0.2, of one seed each
+    assert "not shown" not in shown
+    assert "selected on TEST IMAGES" in shown
+    assert {path.name for path in kept.iterdir()} == {"figures", "notebook.json", "runs.csv", "summary.json"}
+    assert len((kept / "runs.csv").read_text().splitlines()) == 3
+    with pytest.raises(AssertionError, match=r"epochs: .*parameter of the notebook"):
+        papermill(project, "notebooks/04_compare_runs.ipynb", "out.ipynb", "-p", "epochs", "3")
 
 
 @pytest.mark.slow
