@@ -275,15 +275,28 @@ class Run:
         return {**facts, **self.config.to_dict(), **flat_scores(summary)}
 
     @classmethod
-    def list(cls, folder: str | Path = "runs") -> Any:
-        """The runs at any depth below `folder` as a pandas.DataFrame, a `row` each.
+    def rows(cls, folder: str | Path) -> list[dict]:
+        """The `row` of every run at any depth below `folder`, or its `unreadable_row`; its name is its path there."""
+        folder, rows = user_path(folder, "runs"), []
+        for file in sorted(folder.rglob("config.json")):
+            name = file.parent.relative_to(folder).as_posix()
+            try:
+                rows.append({**cls.open(file.parent).row(), "run": name})
+            except Exception as error:  # a damaged file, the run of another version: the others are listed all the same
+                rows.append(unreadable_row(name, error))
+        return rows
 
-        Raises ValueError at one that cannot be read.
-        """
+    @classmethod
+    def list(cls, folder: str | Path = "runs") -> Any:
+        """The `rows` of a folder as a pandas.DataFrame: a row a run, a column each parameter and each score."""
         import pandas  # slow, and needed here alone
 
-        files = sorted(user_path(folder, "runs").rglob("config.json"))
-        return pandas.DataFrame([cls.open(file.parent).row() for file in files])
+        return pandas.DataFrame(cls.rows(folder))
+
+
+def unreadable_row(name: str, error: Exception) -> dict:
+    """What stands in the place of the row of a run that cannot be read."""
+    return {"run": name, "state": "cannot be read", "error": f"{type(error).__name__}: {error}"}
 
 
 class Follower(Run):

@@ -1,10 +1,8 @@
 """Runs beside each other, each a row of a table: which are compared, in what they differ, and the paper's grid."""
 
-import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from types import SimpleNamespace
 
 import pandas as pd
@@ -13,22 +11,6 @@ from ipywidgets import SelectMultiple, interactive_output
 
 from simclr_lib.config import MACHINE_FIELDS, RunConfig
 from simclr_lib.engine.checks import require
-from simclr_lib.engine.lock import rewriting
-from simclr_lib.log.listing import kind_of, list_runs
-
-
-def runs_of(folder: Path, where: Sequence[str] = (), sort: str = "run") -> pd.DataFrame:
-    """`list_runs` as a table, by the name of the run; one that cannot be read is left out, with a line that says why.
-
-    Raises ValueError where there is no run.
-    """
-    rows = list_runs(folder, where, sort)
-    for row in rows:
-        if "error" in row:
-            print(f"left out: {row['run']}, which cannot be read ({row['error']})")
-    readable = [row for row in rows if "error" not in row]
-    require(readable, "runs", f"a folder with runs that meet the conditions ({' '.join(where)})", folder)
-    return pd.DataFrame(readable).set_index("run")
 
 
 def choose(frame: pd.DataFrame, names: Sequence[str], columns: Sequence[str]) -> SelectMultiple | SimpleNamespace:
@@ -64,14 +46,6 @@ def differing(frame: pd.DataFrame) -> pd.DataFrame:
     return frame[fields].T
 
 
-def scores(frame: pd.DataFrame) -> pd.DataFrame:
-    """The scores of the trained encoders, a row a metric: of each run the mean, and the deviation of several values."""
-    means = frame[[name for name in frame if kind_of(name) == "score"]].select_dtypes("number")
-    deviations = frame.reindex(columns=[f"{name} deviation" for name in means]).set_axis(means.columns, axis=1)
-    both = pd.concat({"mean": means.T, "deviation": deviations.T}, axis=1).swaplevel(axis=1)
-    return both[frame.index].dropna(axis=1, how="all").dropna(axis=0, how="all")
-
-
 def grid(frame: pd.DataFrame, rows: str, columns: str, metric: str, averaged: Sequence[str]) -> pd.DataFrame:
     """The paper's presentation of a grid of runs (appendix B.9): `metric` by two parameters, its mean over others.
 
@@ -88,13 +62,3 @@ def grid(frame: pd.DataFrame, rows: str, columns: str, metric: str, averaged: Se
     require(not found, "frame", f"runs that differ in {rows}, {columns} and what is averaged", found, "choose some")
     cells = scored.groupby([rows, columns], dropna=False)[metric].agg(["mean", "std", "count"])
     return cells.unstack().swaplevel(axis=1).sort_index(axis=1, level=0, sort_remaining=False)
-
-
-def conclude(run_dir: str, frame: pd.DataFrame, met: Mapping[str, bool]) -> None:
-    """Keep the table as runs.csv, and which parts of the prediction were met as summary.json; print these."""
-    met = {what: bool(holds) for what, holds in met.items()}
-    frame.to_csv(Path(run_dir) / "runs.csv")
-    with rewriting(Path(run_dir), "summary.json") as temporary:
-        temporary.write_text(json.dumps({"runs": [*frame.index], "prediction_met": met}, indent=1))
-    print("\n".join(f"prediction {'met' if holds else 'NOT met'}: {what}" for what, holds in met.items()))
-    print(f"run directory  {run_dir}")

@@ -19,7 +19,7 @@ def list_runs(folder: Path, where: Iterable[str] = (), sort: str = "run") -> lis
     where: conditions such as "arch=resnet18", all of which hold. sort: a column, whose largest numbers come first.
     Raises ValueError for a column that no run has.
     """
-    rows = [_row(file.parent, folder) for file in sorted(folder.rglob("config.json"))]
+    rows = Run.rows(folder)
     known = {name for row in rows for name in row}
     conditions = [condition.partition("=")[::2] for condition in where]
     require_known({sort, *(name for name, _ in conditions)} if rows else (), known)
@@ -60,19 +60,6 @@ def lines(rows: Sequence[dict]) -> list[str]:
     cells = [("RUN", "STATE", "DATA", "ENCODER", "EPOCHS", "LOSS (CHANCE)", "SCORE", "AGE"), *map(_cells, rows)]
     widths = [max(len(row[column]) for row in cells if len(row) > 2) for column in range(8)]
     return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in cells]
-
-
-def _row(path: Path, folder: Path) -> dict:
-    name = path.relative_to(folder).as_posix()
-    try:
-        return {**Run.open(path).row(), "run": name}
-    except Exception as error:  # a damaged file, the run of another version: the others are listed all the same
-        return unreadable_row(name, error)
-
-
-def unreadable_row(name: str, error: Exception) -> dict:
-    """What stands in the place of the row of a run that cannot be read."""
-    return {"run": name, "state": "cannot be read", "error": f"{type(error).__name__}: {error}"}
 
 
 def _is(value: object, text: str) -> bool:

@@ -149,10 +149,10 @@ def test_a_thousand_runs_are_listed_in_two_seconds_without_torch(tmp_path):
 
 
 def test_the_same_is_a_data_frame(runs):
-    (runs / "d/config.json").unlink()
     frame = Run.list(runs)
-    assert frame["run"].tolist() == ["a", "c", "b"]
-    assert frame["loss"].tolist() == [5.5, 4.5, 5.0]
-    assert frame["knn@20 top1"].isna().tolist() == [False, True, False]
+    assert frame["run"].tolist() == ["a", "c", "d", "deep/b"]
+    assert frame["loss"].tolist() == pytest.approx([5.5, 4.5, float("nan"), 5.0], nan_ok=True)
+    assert frame["knn@20 top1"].isna().tolist() == [False, True, True, False]
+    assert frame["error"].str.startswith("ValueError", na=False).tolist() == [False, False, True, False]
     assert set(RunConfig().to_dict()) <= set(frame.columns)
     assert json.loads(frame.to_json(orient="records"))[0]["arch"] == "resnet18"
