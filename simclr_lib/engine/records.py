@@ -1,10 +1,9 @@
 """What a run recorded, for reading: metrics, a JSON object a line, whole or the last alone; the scores of a summary."""
 
 import json
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from statistics import fmean, pstdev
-
-TAIL = 2**16  # bytes that are looked through first, from the end
 
 
 def read_records(file: Path) -> list[dict]:
@@ -19,16 +18,13 @@ def read_records(file: Path) -> list[dict]:
 
 def last_record(file: Path, kind: str) -> dict:
     """The last record of `kind` ("step", "epoch" or "health"), empty where there is none."""
-    if not file.exists():
+    if not file.exists() or not file.stat().st_size:  # an empty file cannot be mapped
         return {}
-    size = file.stat().st_size
-    for length in (TAIL, size):
-        with open(file, "rb") as lines:
-            lines.seek(max(size - length, 0))
-            text = lines.read().decode(errors="replace")
-        whole = text if length >= size else text.partition("\n")[2]
-        for line in reversed(whole.splitlines()):
-            if f'"{kind}"' in line and (found := _parse(file, line)) and found[0]["kind"] == kind:
+    with open(file, "rb") as opened, mmap(opened.fileno(), 0, access=ACCESS_READ) as text:
+        start = len(text)
+        while (start := text.rfind(b'{"kind": "%s"' % kind.encode(), 0, start)) >= 0:
+            text.seek(start)
+            if found := _parse(file, text.readline().decode(errors="replace")):
                 return found[0]
     return {}
 
