@@ -89,19 +89,14 @@ def gather(z: Tensor) -> Tensor:
     the loss of each depends on it. torch.distributed.all_gather has no gradient, so that with it alone a process
     would train its own views as if all others were constants.
     """
-    return _Gather.apply(z) if world_size() > 1 else z
-
-
-class _Gather(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, z: Tensor) -> Tensor:
-        rows = z.new_empty(len(z) * world_size(), *z.shape[1:])
-        dist.all_gather_into_tensor(rows, z.contiguous())
-        return rows
-
-    @staticmethod
-    def backward(ctx, gradient: Tensor) -> Tensor:
-        return sum_over_processes(gradient.contiguous())[own_part(len(gradient))]
+    if world_size() == 1:
+        return z
+    rows = z.new_empty(len(z) * world_size(), *z.shape[1:])
+    dist.all_gather_into_tensor(rows, z.detach().contiguous())
+    rows[own_part(len(rows))] = z  # once more, with its gradient
+    if rows.requires_grad:
+        rows.register_hook(sum_over_processes)
+    return rows
 
 
 def sum_gradients(model: nn.Module) -> None:
@@ -115,7 +110,7 @@ def sum_gradients(model: nn.Module) -> None:
 def sum_over_processes(value: Tensor) -> Tensor:
     """The sum of the processes' values, on each of them."""
     if world_size() > 1:
-        value = value.clone()
+        value = value.clone(memory_format=torch.contiguous_format)
         dist.all_reduce(value)
     return value
 
