@@ -199,7 +199,7 @@ class Learner:
             self.model.load_state_dict(state["model"])
             self.optimizer.load_state_dict(state["optimizer"])
             run.cut_metrics(self.epochs_done, len(self.losses))
-        elif self.config.init_from and not start_from(self.model, self.config.init_from) and processes.rank() == 0:
+        elif self.config.init_from and not start_from(self.model, self.config.init_from):
             say(f"{self.config.init_from} has no projection head: the projection head starts at random")
 
     def _try(self, n: int) -> None:
@@ -253,9 +253,9 @@ def _record_split(run: Run, learner: Learner) -> None:
     run.add_session(device=device_name(learner.device), **split)
     run.add_to_summary(exact_batch=exact and run.summary.get("exact_batch", True))
     say_what_slows(learner.device, config.precision, int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
-    if processes.rank() == 0 and config.micro_batch_size == "auto":
+    if config.micro_batch_size == "auto":
         say(f"micro_batch_size auto: {size:,} of {each:,} images at a time")
-    if processes.rank() == 0 and not exact:
+    if not exact:
         seen = f"{size * processes.world_size():,} of the {config.batch_size:,} images (exact_batch: false)"
         say(f"norm='batch' under micro-batches is not exact: each BatchNorm sees {seen}; norm='group' is exact")
 
@@ -277,8 +277,7 @@ def _record_epoch(run: Run, epoch: int, step: int, losses: list[float], seconds:
     config, loss = run.config, sum(losses) / len(losses)
     speed = len(losses) * config.batch_size / seconds
     run.log("epoch", step=step, epoch=epoch, loss=loss, seconds=seconds, images_per_second=speed)
-    last = epoch + 1 == config.epochs
-    if processes.rank() == 0 and (last or (epoch + 1) % math.ceil(config.epochs / 20) == 0):
+    if epoch + 1 == config.epochs or (epoch + 1) % math.ceil(config.epochs / 20) == 0:
         place = f"epoch {epoch + 1:>{len(str(config.epochs))}}/{config.epochs}"
         say(f"{place}  loss {loss:.3f} (chance {config.chance_loss:.3f})  {speed:,.0f} images/s  {seconds:,.0f} s")
     return loss

@@ -28,15 +28,13 @@ def progress_bar(total: int, desc: str, unit: str, initial: int = 0, leave: bool
 
 
 def say(line: str) -> None:
-    """Print a line above whatever bar is shown; of a file's name, what is no text is escaped."""
-    tqdm.write(line.encode(errors="backslashreplace").decode())
-
-
-@functools.cache
-def say_once(line: str) -> None:
-    """`say`, but no line twice in a process, and by the first of several alone."""
+    """Print a line above whatever bar is shown, by the first of several processes alone; of a file's name, what is no
+    text is escaped."""
     if os.environ.get("RANK", "0") == "0":
-        say(line)
+        tqdm.write(line.encode(errors="backslashreplace").decode())
+
+
+say_once = functools.cache(say)  # no line twice in a process
 
 
 def follow(lines: Iterable[str], bar: tqdm) -> None:
