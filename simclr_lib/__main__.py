@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+from simclr_lib.engine.checks import require
 from simclr_lib.engine.launcher import ProcessFailedError
 from simclr_lib.engine.paths import project_root, read_json, user_path
 from simclr_lib.engine.progress import say
@@ -26,49 +27,44 @@ def main(arguments: list[str] | None = None) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m simclr_lib", description="Train SimCLR and look into it.")
+    parser.set_defaults(config=None, parameters=[])
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     given = dict(dest="parameters", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"))
-
-    train = commands.add_parser("train", help="train from a configuration file, without a notebook")
-    train.add_argument("--config", required=True, help="a json file with fields of RunConfig")
-    train.add_argument("--run-dir", required=True, help="where to record the run; a part of the same run is resumed")
-    train.set_defaults(command=_train, parameters=[])
-
-    resume = commands.add_parser("resume", help="go on with the run of a run directory")
-    resume.add_argument("run_dir")
-    resume.add_argument("-p", **given, help="where and how fast: device, data_root, num_workers, processes, ...")
-    resume.add_argument("--changed-notebook", action="store_true", help="go on though the notebook has changed since")
-    resume.set_defaults(command=_resume, config=None)
-
-    run = commands.add_parser("run", help="execute a notebook and file its report in the run directory")
-    run.add_argument("notebook")
-    run.add_argument("-p", **given)
-    run.add_argument("--run-dir", help="default: a new directory under runs/")
-    run.set_defaults(command=_run)
-
-    file = commands.add_parser("file", help="file an executed notebook as the report of its run")
-    file.add_argument("notebook")
-    file.set_defaults(command=_file)
-
-    score = commands.add_parser("score", help="score and draw a run, without a notebook")
-    score.add_argument("run_dir")
-    score.set_defaults(command=_score)
-
     chosen = argparse.ArgumentParser(add_help=False)
     chosen.add_argument("--runs", help="a folder of runs; default: runs/")
     chosen.add_argument("--where", action="append", default=[], metavar="NAME=VALUE", help="only runs that have it")
-    listed = commands.add_parser("list", parents=[chosen], help="list the runs")
+
+    def add(name: str, command: Callable, help: str, **options: object) -> argparse.ArgumentParser:
+        added = commands.add_parser(name, help=help, **options)
+        added.set_defaults(command=command)
+        return added
+
+    train = add("train", _train, "train from a configuration file, without a notebook")
+    train.add_argument("--config", required=True, help="a json file with fields of RunConfig")
+    train.add_argument("--run-dir", required=True, help="where to record the run; a part of the same run is resumed")
+
+    resume = add("resume", _resume, "go on with the run of a run directory")
+    resume.add_argument("run_dir")
+    resume.add_argument("-p", **given, help="where and how fast: device, data_root, num_workers, processes, ...")
+    resume.add_argument("--changed-notebook", action="store_true", help="go on though the notebook has changed since")
+
+    run = add("run", _run, "execute a notebook and file its report in the run directory")
+    run.add_argument("notebook")
+    run.add_argument("-p", **given)
+    run.add_argument("--run-dir", help="default: a new directory under runs/")
+
+    add("file", _file, "file an executed notebook as the report of its run").add_argument("notebook")
+    add("score", _score, "score and draw a run, without a notebook").add_argument("run_dir")
+
+    listed = add("list", _list, "list the runs", parents=[chosen])
     listed.add_argument("--sort", default="run", metavar="COLUMN", help="a parameter or a score, the largest first")
     listed.add_argument("--json", action="store_true", help="every column of every run")
-    listed.set_defaults(command=_list)
 
-    best = commands.add_parser("best", parents=[chosen], help="name the run with the best score")
+    best = add("best", _best, "name the run with the best score", parents=[chosen])
     best.add_argument("metric", help="a column of list --json, such as 'knn@20 top1'")
-    best.set_defaults(command=_best)
 
-    pages = commands.add_parser("pages", help="write pages of the runs, to browse and compare in a browser")
+    pages = add("pages", _pages, "write pages of the runs, to browse and compare in a browser")
     pages.add_argument("runs", nargs="?", metavar="RUNS_DIR", help="a folder of runs; default: runs/")
-    pages.set_defaults(command=_pages)
     return parser
 
 
@@ -77,11 +73,8 @@ def _train(options: argparse.Namespace) -> None:
     from simclr_lib import RunConfig, train  # needs torch, which --help does without
 
     file = user_path(options.config or f"{options.run_dir}/config.json", "config")
-    try:
-        values = json.loads(file.read_text())
-    except (OSError, json.JSONDecodeError) as error:
-        raise ValueError(f"config: expected a json file with fields of RunConfig, got {file} ({error})") from error
-    given = _parameters(options)
+    require(file.is_file(), "config", "a json file with fields of RunConfig", file)
+    values, given = read_json(file), _parameters(options)
     train(RunConfig.from_dict({**values, **given} if given else values), options.run_dir)
 
 

@@ -196,7 +196,7 @@ def test_a_damaged_file_is_named(tmp_path):
     for name in ("status", "summary", "environment", "config"):
         run = Run.start(tmp_path / name, RunConfig())
         (run.path / f"{name}.json").write_text("{")
-        with pytest.raises(ValueError, match=rf"{name}/{name}.json: expected json, got .*delete it"):
+        with pytest.raises(ValueError, match=rf"{name}/{name}.json: expected a json file, got .*delete it"):
             run.status, run.summary, run.environment, Run.open(run.path)
 
 

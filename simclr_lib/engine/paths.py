@@ -55,4 +55,4 @@ def read_json(file: Path) -> dict:
     try:
         return json.loads(file.read_text()) if file.exists() else {}
     except ValueError as error:
-        raise ValueError(f"{file}: expected json, got {error}; restore it, or delete it if you can") from error
+        raise ValueError(f"{file}: expected a json file, got {error}; restore it, or delete it if you can") from error
