@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from simclr_lib.augment import Augment
-from simclr_lib.config import MACHINE_FIELDS, RunConfig
+from simclr_lib.config import RunConfig
 from simclr_lib.data.sets import ImageSet
 from simclr_lib.engine import processes
 from simclr_lib.engine.checks import require
@@ -59,9 +59,7 @@ def _train_here(config: RunConfig, run_dir: str | os.PathLike) -> Run:
     """In this process: alone, or as one of several."""
     device = choose_device(config.device, processes.local_rank())
     with processes.process_group(device):
-        for name, value in config.to_dict().items():
-            if name not in MACHINE_FIELDS:
-                processes.require_alike(name, value)
+        processes.require_alike("configuration", config.differences(processes.from_first(config)))
         learner = Learner(config, device)
         with (Run if processes.rank() == 0 else Follower).writing(run_dir, config) as run:
             if not processes.from_first(run.finished):
