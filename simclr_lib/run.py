@@ -132,11 +132,9 @@ class Run:
         """Keep status.json true around the work inside, also where a signal ends it."""
         try:
             with interruption.keeping(self._set_interrupted):
-                with interruption.whole(changing=True):  # a signal comes before it or after it
-                    self._set_status("running")
+                self._set_status("running")
                 yield
-                with interruption.whole(changing=True):
-                    self._set_status("finished")
+                self._set_status("finished")
         except KeyboardInterrupt:
             self._set_interrupted()
             raise
@@ -149,6 +147,7 @@ class Run:
         if not self.finished:
             self._set_status("interrupted", f"stopped from outside; {GO_ON}")
 
+    @interruption.whole(changing=True)  # a signal comes before it or after it
     def _set_status(self, state: str, message: str = "") -> None:
         status = {"state": state, "message": message, "time": utc_now()}
         try:
