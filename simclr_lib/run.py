@@ -7,7 +7,6 @@ checkpoint.pt (+ checkpoint.previous.pt)  encoder.safetensors  snapshots/  embed
 import json
 import os
 import time
-import traceback
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -140,7 +139,8 @@ class Run:
             raise
         except BaseException as error:
             with suppress(Exception):  # a full disk, a lost lock: what is wrong is `error`
-                self._set_status("failed", _last_line(error))
+                lines = f"{type(error).__name__}: {error}".splitlines()  # torchrun's end in one of = and -
+                self._set_status("failed", [line for line in lines if line.strip("=- ")][-1])
             raise
 
     def _set_interrupted(self) -> None:
@@ -314,8 +314,3 @@ class Follower(Run):
 
     def _set_interrupted(self) -> None:
         time.sleep(1)  # so that the first, which gets its signal soon, does not see this one gone before
-
-
-def _last_line(error: BaseException) -> str:
-    lines = "".join(traceback.format_exception_only(error)).splitlines()
-    return [line for line in lines if line.strip("=- ")][-1]
