@@ -22,10 +22,9 @@ from simclr_lib.engine.environment import environment, utc_now
 from simclr_lib.engine.interruption import interruption
 from simclr_lib.engine.lock import one_writer, rewriting, writer, writing
 from simclr_lib.engine.paths import read_json, require_writable, user_path
-from simclr_lib.engine.records import flat_scores, last_record, read_records
+from simclr_lib.engine.records import flat_scores, last_record, read_records, unreadable_row
 
 CHECKPOINTS = ("checkpoint.pt", "checkpoint.previous.pt")  # the last one, and the one before it
-GO_ON = "the same call goes on"
 Weights = dict[str, Any]  # name -> tensor; torch is imported only where it is used, as listing runs needs none
 
 
@@ -123,7 +122,7 @@ class Run:
         """state ("running", "died", "finished", "interrupted" or "failed"), message, time of the last change (UTC)."""
         status = read_json(self.path / "status.json")
         if status.get("state") == "running" and not writer(self.path):
-            return {**status, "state": "died", "message": f"its process was killed; {GO_ON}"}
+            return {**status, "state": "died", "message": "its process was killed; the same call goes on"}
         return status
 
     @contextmanager
@@ -145,7 +144,7 @@ class Run:
 
     def _set_interrupted(self) -> None:
         if not self.finished:
-            self._set_status("interrupted", f"stopped from outside; {GO_ON}")
+            self._set_status("interrupted", "stopped from outside; the same call goes on")
 
     @interruption.whole(changing=True)  # a signal comes before it or after it
     def _set_status(self, state: str, message: str = "") -> None:
@@ -200,8 +199,7 @@ class Run:
                 return torch.load(file, map_location="cpu", weights_only=True)
             except Exception as error:  # whatever unpickling half a file raises
                 warnings.warn(f"{file} cannot be read ({error})", stacklevel=2)
-        remedy = "train the run; where there are damaged ones, delete them or give another run_dir"
-        raise ValueError(f"checkpoint: expected one that can be read in {self.path}, got none; {remedy}")
+        require(False, "checkpoint", f"one that can be read in {self.path}", "none", "train it, or delete damaged ones")
 
     # Weights: of the encoder after training, and of encoder and projection head after some epochs (a snapshot).
 
@@ -291,11 +289,6 @@ class Run:
         import pandas  # slow, and needed here alone
 
         return pandas.DataFrame(cls.rows(folder))
-
-
-def unreadable_row(name: str, error: Exception) -> dict:
-    """What stands in the place of the row of a run that cannot be read."""
-    return {"run": name, "state": "cannot be read", "error": f"{type(error).__name__}: {error}"}
 
 
 class Follower(Run):

@@ -43,6 +43,11 @@ def flat_scores(summary: dict) -> dict:
     return flat
 
 
+def unreadable_row(name: str, error: Exception) -> dict:
+    """What stands in the place of the row of a run that cannot be read."""
+    return {"run": name, "state": "cannot be read", "error": f"{type(error).__name__}: {error}"}
+
+
 def _parse(file: Path, text: str) -> list[dict]:
     try:
         whole = [line for line in text.splitlines() if line.endswith("}")]  # a crash can cut a line short

@@ -15,11 +15,12 @@ from joblib import Parallel, cpu_count, delayed
 from simclr_lib.engine.checks import require
 from simclr_lib.engine.paths import read_json
 from simclr_lib.engine.progress import progress_bar
+from simclr_lib.engine.records import unreadable_row
 from simclr_lib.log.curves import curves, spark_line
 from simclr_lib.log.listing import FACTS, HEADLINES, kind_of, list_runs
 from simclr_lib.log.report import RECORD, page_of, report_of
 from simclr_lib.log.site import SOURCE, in_words, render, write, write_assets
-from simclr_lib.run import Run, unreadable_row
+from simclr_lib.run import Run
 
 AT_FIRST = (*FACTS[:4], *HEADLINES, "alarms", "dataset", "arch", "epochs_done", "started")  # columns; others are chosen
 ASKED = re.compile(r"\*\*(Question|Prediction|Compared with)\.\*\*\s*(.+)")  # in the first cell of a notebook

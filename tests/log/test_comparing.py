@@ -1,6 +1,5 @@
 """Runs beside each other: the table, the list to choose from, and the paper's grid against sums by hand."""
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -28,21 +27,7 @@ def sweep(tmp_path) -> pd.DataFrame:
             name = f"t{temperature} b{batch} r{rate}"
             make_run(tmp_path / name, [knn], temperature=temperature, batch_size=batch, learning_rate=rate)
     make_run(tmp_path / "not scored", None, temperature=0.5, batch_size=128)
-    return comparing.runs_of(tmp_path)
-
-
-def test_the_table_has_a_row_a_run_and_says_which_are_left_out(tmp_path, capsys):
-    make_run(tmp_path / "one", [0.5], seed=1)
-    make_run(tmp_path / "deep/two", [0.7], seed=2)
-    (tmp_path / "broken").mkdir()
-    (tmp_path / "broken/config.json").write_text("{")
-    frame = comparing.runs_of(tmp_path, sort=KNN)
-    assert [*frame.index] == ["deep/two", "one"]
-    assert frame.loc["one", KNN] == 0.5
-    assert "left out: broken, which cannot be read (ValueError" in capsys.readouterr().out
-    assert [*comparing.runs_of(tmp_path, ["seed=1"]).index] == ["one"]
-    with pytest.raises(ValueError, match=r"runs: .*seed=7"):
-        comparing.runs_of(tmp_path, ["seed=7"])
+    return Run.list(tmp_path).set_index("run")
 
 
 def test_runs_differ_in_what_their_configurations_differ_in(sweep):
@@ -63,7 +48,7 @@ def test_the_grid_is_the_mean_over_learning_rates(sweep):
 
 def test_a_grid_of_runs_that_differ_in_more_is_refused_by_name(tmp_path, sweep, capsys):
     make_run(tmp_path / "other", [0.9], temperature=0.1, batch_size=64, arch="resnet18", device="cpu")
-    frame = comparing.runs_of(tmp_path)
+    frame = Run.list(tmp_path).set_index("run")
     with pytest.raises(ValueError, match=r"frame: .*got arch: (convnet, resnet18|resnet18, convnet);"):
         comparing.grid(frame, "temperature", "batch_size", KNN, ["learning_rate"])
     with comparing.or_say_why():
@@ -71,16 +56,6 @@ def test_a_grid_of_runs_that_differ_in_more_is_refused_by_name(tmp_path, sweep, 
     assert "not shown: frame: " in capsys.readouterr().out
     with pytest.raises(ValueError, match=r"metric: .*'map@R'"):
         comparing.grid(frame, "temperature", "batch_size", "map@R", ["learning_rate"])
-
-
-def test_scores_stand_side_by_side_with_their_deviations(tmp_path):
-    make_run(tmp_path / "one", [0.4, 0.6])
-    make_run(tmp_path / "two", [0.7], seed=1)
-    scores = comparing.scores(comparing.runs_of(tmp_path))
-    assert [*scores.index] == [KNN]
-    assert scores.loc[KNN].to_dict() == pytest.approx(
-        {("one", "mean"): 0.5, ("one", "deviation"): 0.1, ("two", "mean"): 0.7}
-    )
 
 
 def test_without_a_front_end_the_table_of_the_chosen_stands_alone(sweep, capsys, monkeypatch):
@@ -103,15 +78,3 @@ def test_in_jupyterlab_the_table_follows_the_list(sweep, capsys, monkeypatch):
     shown = capsys.readouterr().out
     assert "t0.1 b64 r0.5" in shown
     assert "not scored" not in shown
-
-
-def test_what_was_compared_is_kept(tmp_path, sweep, capsys):
-    comparing.conclude(str(tmp_path), sweep, {"ahead": np.bool_(True), "by far": np.bool_(False)})
-    assert json.loads((tmp_path / "summary.json").read_text()) == {
-        "runs": [*sweep.index],
-        "prediction_met": {"ahead": True, "by far": False},
-    }
-    assert len(pd.read_csv(tmp_path / "runs.csv")) == len(sweep)
-    told = capsys.readouterr().out
-    assert "prediction met: ahead\nprediction NOT met: by far\n" in told
-    assert f"run directory  {tmp_path}" in told
