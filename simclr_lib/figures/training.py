@@ -52,41 +52,31 @@ def loss_curve(curves: Mapping[str, Sequence[Mapping]], batch_size: int | None, 
 
 
 @canvas.styled
-def loss_and_rate(records: Sequence[Mapping], batch_size: int, title: str = "") -> canvas.InlineFigure:
-    """The loss of every step beside chance, as in `loss_curve`, above the learning rate of the same steps.
+def training_curves(
+    records: Sequence[Mapping], health: Sequence[Mapping], batch_size: int, title: str = ""
+) -> canvas.InlineFigure:
+    """The loss of every step beside chance, as in `loss_curve`, above the learning rate of the same steps; beside them
+    what health says at a glance: how many views are found, how far they spread, how far neighbours agree in colour.
 
-    records: those with "step", "loss" and "learning_rate" are read. batch_size: images, each with two views.
+    records: those with "step", "loss" and "learning_rate" are read. health: readings as in `health_curves`; where there
+    are none, nothing stands beside the loss. batch_size: images, each with two views.
     Raises ValueError where there is no such record.
     """
     steps = _table("records", records, ["step", "learning_rate"]).dropna()
-    figure = canvas.new_figure(7.2, 5.2, title)
-    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1.1])
-    _draw_losses(upper, {"records": records}, batch_size)
-    upper.label_outer()
-    lower.plot("step", "learning_rate", data=steps, color=canvas.BLUE, linewidth=1.8, marker="o", **END)
-    lower.set(xlabel="step", ylabel="learning rate", ylim=(0, 1.08 * steps["learning_rate"].max() or 1))
+    figure = canvas.new_figure(9.6 if health else 7.2, 4.2, title)
+    places = [["loss", "health"], ["rate", "health"]] if health else [["loss"], ["rate"]]
+    panels = figure.subplot_mosaic(places, height_ratios=[3, 1.1], width_ratios=[3, 2] if health else None)
+    loss, rate = panels["loss"], panels["rate"]
+    rate.sharex(loss)
+    _draw_losses(loss, {"loss": records}, batch_size)
+    loss.label_outer()
+    rate.plot(steps["step"], steps["learning_rate"], color=canvas.BLUE, linewidth=1.8, marker="o", **END)
+    rate.set(xlabel="step", ylabel="learning rate", ylim=(0, 1.08 * steps["learning_rate"].max() or 1))
     figure.align_ylabels()
+    if health:
+        _draw_progress(panels["health"], DataFrame(health).reindex(columns=["epochs", *PROGRESS]))
+        canvas.legend_below(figure, columns=4)
     return figure
-
-
-@canvas.styled
-def training_so_far(
-    records: Sequence[Mapping], health: Sequence[Mapping], batch_size: int, title: str = ""
-) -> canvas.InlineFigure:
-    """The loss of every step beside chance, as in `loss_curve`; beside it what health says of the held-out images: how
-    many views are found among all, how far they spread, and how far their neighbours agree in colour.
-
-    records: as in `loss_curve`. health: readings as in `health_curves`; there may be none yet.
-    """
-    figure = canvas.new_figure(9.6, 3.2, title)
-    left, right = figure.subplots(1, 2, width_ratios=[3, 2])
-    _draw_losses(left, {"loss": records}, batch_size)
-    readings = DataFrame(health).reindex(columns=["epochs", *PROGRESS])
-    for (name, label), color, marker in zip(PROGRESS.items(), canvas.COLORS[1:], canvas.MARKERS[1:], strict=False):
-        right.plot("epochs", name, data=readings, color=color, linewidth=1.8, marker=marker, markersize=4, label=label)
-    right.set(ylim=(-0.05, 1.05), title="health, on images never trained on")
-    _count_along(right, "epochs trained")
-    return canvas.legend_below(figure, columns=4)
 
 
 @canvas.styled
@@ -159,6 +149,13 @@ def _draw_losses(axes: Axes, curves: Mapping[str, Sequence[Mapping]], batch_size
     axes.set_ylabel("NT-Xent loss")
     _count_along(axes, "step")
     axes.set_title("thin: every step; bold: running mean", loc="left", color=canvas.GREY)
+
+
+def _draw_progress(axes: Axes, readings: DataFrame) -> None:
+    for (name, label), color, marker in zip(PROGRESS.items(), canvas.COLORS[1:], canvas.MARKERS[1:], strict=False):
+        axes.plot("epochs", name, data=readings, color=color, linewidth=1.8, marker=marker, markersize=4, label=label)
+    axes.set(ylim=(-0.05, 1.05), title="health, on images never trained on")
+    _count_along(axes, "epochs trained")
 
 
 def _draw_reference(axes: Axes, value: float, text: str) -> None:

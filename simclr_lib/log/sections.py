@@ -134,18 +134,13 @@ def live(run_dir: str, pause: float = 5.0) -> Iterator[None]:
     """
     picture, done = display_once({"text/plain": ""}, raw=True, display_id=True), threading.Event()
 
-    def draw() -> float:
-        start, run = time.perf_counter(), Run.open(run_dir)
-        title = f"{run.config.arch} on {run.config.dataset}, epochs: {run.config.epochs}"
-        progress = run.metrics(), run.metrics("health"), run.config.batch_size
-        picture.update(figures.training_so_far(*progress, title))
-        return time.perf_counter() - start
-
     def follow() -> None:
-        wait = pause
-        while not done.wait(wait):
+        wait, over = pause, False
+        while not over:
+            over, start = done.wait(wait), time.perf_counter()
             with suppress(ValueError):  # there is no step yet
-                wait = max(pause, 30 * draw())
+                picture.update(training_curves_of(Run.open(run_dir)))
+                wait = max(pause, 30 * (time.perf_counter() - start))
 
     thread = threading.Thread(target=follow, daemon=True)
     thread.start()
@@ -153,8 +148,12 @@ def live(run_dir: str, pause: float = 5.0) -> Iterator[None]:
         yield
     finally:
         done.set(), thread.join()
-        with suppress(ValueError):
-            draw()
+
+
+def training_curves_of(run: Run) -> figures.InlineFigure:
+    """How the training of a run goes, or went."""
+    title = f"{run.config.arch} on {run.config.dataset}, epochs: {run.config.epochs}"
+    return figures.training_curves(run.metrics(), run.metrics("health"), run.config.batch_size, title)
 
 
 def show(run: Run, name: str, figure: figures.InlineFigure) -> None:
@@ -165,9 +164,8 @@ def show(run: Run, name: str, figure: figures.InlineFigure) -> None:
 
 def show_health(run: Run) -> None:
     """Loss against chance; the alarms that rang, in words; the spread of similarities and the other readings."""
-    config, readings, alarms = run.config, run.metrics("health"), run.summary.get("alarms", {})
-    title = f"{config.arch} on {config.dataset}, epochs: {config.epochs}"
-    show(run, "loss", figures.loss_and_rate(run.metrics(), config.batch_size, title))
+    readings, alarms = run.metrics("health"), run.summary.get("alarms", {})
+    show(run, "loss", training_curves_of(run))
     for name, alarm in alarms.items():
         print(f"ALARM ({name}, epochs {alarm['first_epoch']} to {alarm['last_epoch']}): {alarm['text']}")
     print(f"alarms that rang: {len(alarms)}" if readings else "health was not read: too few images")

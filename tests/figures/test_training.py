@@ -9,13 +9,7 @@ from matplotlib import colors
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import QuadMesh
 
-from simclr_lib.figures.training import (
-    health_curves,
-    loss_and_rate,
-    loss_curve,
-    similarity_history,
-    training_so_far,
-)
+from simclr_lib.figures.training import health_curves, loss_curve, similarity_history, training_curves
 
 NUMBERS = [
     *("deviation", "contrastive_accuracy", "alignment", "uniformity"),
@@ -91,7 +85,7 @@ def test_the_legend_hides_no_data():
 
 def test_the_loss_is_that_of_loss_curve_and_the_rate_is_below_on_the_same_axis():
     records = [{"kind": "step", "step": 0, "knn": 0.3}, *steps(120)]
-    figure = loss_and_rate(records, batch_size=64, title="Loss and learning rate")
+    figure = training_curves(records, health=[], batch_size=64, title="Loss and learning rate")
     upper, lower = figure.axes
     alone = loss_curve({"run": steps(120)}, 64).axes[0]
     for drawn, expected in zip(upper.lines, alone.lines, strict=True):
@@ -104,29 +98,34 @@ def test_the_loss_is_that_of_loss_curve_and_the_rate_is_below_on_the_same_axis()
     assert upper.get_position().height > 2 * lower.get_position().height
 
 
+@pytest.mark.parametrize("read", [0, 2])
 @pytest.mark.parametrize(("count", "rate"), [(1, 0.3), (2, 0.0), (3000, 1.5e-4)])
-def test_loss_and_rate_are_legible(count, rate):
-    figure = loss_and_rate(steps(count, rate), 4096, "A run")
+def test_loss_and_rate_are_legible(count, rate, read):
+    figure = training_curves(steps(count, rate), readings(read), 4096, "A run")
     assert_legible(figure)
-    low, high = figure.axes[1].get_ylim()
+    lower = next(axes for axes in figure.axes if axes.get_ylabel() == "learning rate")
+    low, high = lower.get_ylim()
     assert low == 0 < rate + 1e-9 < high
-    assert count > 1 or figure.axes[1].lines[0].get_marker() == "o"
+    assert count > 1 or lower.lines[0].get_marker() == "o"
 
 
 def meshes_of(figure):
     return [next(part for part in axes.collections if isinstance(part, QuadMesh)) for axes in figure.axes[:2]]
 
 
-@pytest.mark.parametrize("count", [0, 1, 5, 400])  # readings; none where there are too few images
-def test_a_training_under_way_shows_its_loss_and_its_health(count):
+@pytest.mark.parametrize("count", [1, 5, 400])
+def test_beside_the_loss_stands_the_health_at_a_glance(count):
     health = readings(count, not_finite=(2,))
-    figure = training_so_far(steps(30), health, 64, "convnet on cifar10, epochs: 100")
-    left, right = figure.axes
+    figure = training_curves(steps(30), health, 64, "convnet on cifar10, epochs: 100")
+    panels = {axes.get_ylabel() or axes.get_title(): axes for axes in figure.axes}
+    left, right = panels.pop("NT-Xent loss"), panels.pop("health, on images never trained on")
+    assert list(panels) == ["learning rate"]
     np.testing.assert_allclose(left.lines[0].get_ydata(), [record["loss"] for record in steps(30)])
     for line, name in zip(right.lines, ("contrastive_accuracy", "deviation", "color_agreement"), strict=True):
         expected = [record.get(name, math.nan) for record in health]
         np.testing.assert_allclose(np.asarray(line.get_ydata(), float), expected)
     assert len({line.get_marker() for line in right.lines}) == 3
+    assert [text.get_text() for text in figure.legends[0].get_texts()][:2] == ["loss", "views found"]
     assert_legible(figure)
 
 
@@ -250,8 +249,8 @@ def test_references_are_dashed_and_say_what_they_are():
         (lambda: loss_curve({}, 8), r"curves: .*at least one"),
         (lambda: loss_curve({"run": []}, 8), r"run: .*step, loss.*Run.metrics"),
         (lambda: loss_curve({"run": [{"step": 1}]}, 8), r"run: .*got none with loss"),
-        (lambda: loss_and_rate([], 8), r"records: .*learning_rate"),
-        (lambda: loss_and_rate([{"step": 1, "loss": 2.0}], 8), r"records: .*got none with learning_rate"),
+        (lambda: training_curves([], [], 8), r"records: .*learning_rate"),
+        (lambda: training_curves([{"step": 1, "loss": 2.0}], [], 8), r"records: .*got none with learning_rate"),
         (lambda: similarity_history([]), r"health: .*positives.*others"),
         (lambda: similarity_history(readings(2, (0, 1))), r"health: .*got none with positives"),
         (lambda: health_curves([{"deviation": 1.0}]), r"health: .*got none with epochs"),

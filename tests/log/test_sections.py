@@ -22,7 +22,7 @@ from simclr_lib.log import sections
 
 TINY = dict(limit_images=48, batch_size=16, blur=False, norm="group", device="cpu", seed=4, image_size=16)
 ENCODERS = ["raw pixels", "untrained encoder", "trained encoder"]
-FIGURES = ("image_grid", "view_pairs", "neighbor_grid", "score_bars", "loss_and_rate")
+FIGURES = ("image_grid", "view_pairs", "neighbor_grid", "score_bars", "training_curves")
 
 
 @pytest.fixture(scope="module")
@@ -200,7 +200,7 @@ def test_outside_a_notebook_a_table_is_printed_and_a_figure_is_not(run, capsys):
 def test_health_shows_loss_alarms_and_readings(run, shown, capsys):
     sections.show_health(run)
     assert {path.stem for path in run.path.glob("figures/*")} == {"loss", "similarity", "health"}
-    assert shown.calls[0][1][:2] == (run.metrics(), 16)
+    assert shown.calls[0][1][:3] == (run.metrics(), run.metrics("health"), 16)
     printed = capsys.readouterr().out
     alarms = run.summary["alarms"]
     assert f"alarms that rang: {len(alarms)}" in printed
