@@ -38,12 +38,9 @@ def view_pairs(images: Any, views_a: Any, views_b: Any, title: str = "") -> canv
     """A column per image: the image, then its two views; each (N, 3, S, S), the sides may differ."""
     counts = [len(images), len(views_a), len(views_b)]
     require(min(counts) == max(counts) > 0, "images, views_a, views_b", "as many of each, at least one", counts)
-    figure = canvas.new_figure(len(images) * CELL + 0.7, 3 * CELL, title)
-    grid = figure.subplots(3, len(images), squeeze=False)
-    for axes_row, name, pictures in zip(grid, ("image", "view a", "view b"), (images, views_a, views_b), strict=True):
-        for axes, picture in zip(axes_row, pictures, strict=True):
-            canvas.show_image(axes, picture)
-        axes_row[0].set_ylabel(name, rotation=0, ha="right", va="center")
+    figure = image_grid([*images, *views_a, *views_b], columns=len(images), title=title)
+    for axes, name in zip(figure.axes[:: len(images)], ("image", "view a", "view b"), strict=True):
+        axes.set_ylabel(name, rotation=0, ha="right", va="center")
     return figure
 
 

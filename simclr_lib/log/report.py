@@ -127,9 +127,7 @@ def file_report(notebook: str | Path) -> Path:
 
 def report_of(run_dir: Path) -> Path | None:
     """The executed notebook of a run, if it is filed: its own, or that of a notebook which trains several runs."""
-    return next(
-        (place / "report.ipynb" for place in (run_dir, run_dir.parent) if (place / "report.ipynb").exists()), None
-    )
+    return next(filter(Path.exists, (run_dir / "report.ipynb", run_dir.parent / "report.ipynb")), None)
 
 
 def page_of(report: Path) -> Path:
