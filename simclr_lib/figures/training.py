@@ -25,11 +25,7 @@ PANELS = {  # a reading -> its heading, the values to compare it with -> what th
     "color_agreement": ("colours of the neighbours by h", {1: "as colour\nalone", 0: "as random"}),
     "color_following": ("rank correlation of h with colour", {1: "as colour\nalone", 0: "as random"}),
 }
-PROGRESS = {  # readings from 0 to 1 that say at a glance how training goes -> what they are called
-    "contrastive_accuracy": "views found",
-    "deviation": "spread of z",
-    "color_agreement": "neighbours alike in colour",
-}
+PROGRESS = ("contrastive_accuracy", "deviation", "color_agreement")  # from 0 to 1: at a glance, how training goes
 PAIRS = {"positive": "two views of an image", "other": "views of different images"}
 MARKS = {"marker": "o", "markersize": 3}  # without it, a reading alone between two gaps is invisible
 END = {"markersize": 6, "markevery": [-1], "clip_on": False}  # without it, a single step is invisible
@@ -56,7 +52,7 @@ def training_curves(
     records: Sequence[Mapping], health: Sequence[Mapping], batch_size: int, title: str = ""
 ) -> canvas.InlineFigure:
     """The loss of every step beside chance, as in `loss_curve`, above the learning rate of the same steps; beside them
-    what health says at a glance: how many views are found, how far they spread, how far neighbours agree in colour.
+    what health says at a glance, the readings of PROGRESS.
 
     records: those with "step", "loss" and "learning_rate" are read. health: readings as in `health_curves`; where there
     are none, nothing stands beside the loss. batch_size: images, each with two views.
@@ -152,8 +148,9 @@ def _draw_losses(axes: Axes, curves: Mapping[str, Sequence[Mapping]], batch_size
 
 
 def _draw_progress(axes: Axes, readings: DataFrame) -> None:
-    for (name, label), color, marker in zip(PROGRESS.items(), canvas.COLORS[1:], canvas.MARKERS[1:], strict=False):
-        axes.plot("epochs", name, data=readings, color=color, linewidth=1.8, marker=marker, markersize=4, label=label)
+    for name, color, marker in zip(PROGRESS, canvas.COLORS[1:], canvas.MARKERS[1:], strict=False):
+        look = {"color": color, "marker": marker, "markersize": 4, "linewidth": 1.8}
+        axes.plot(readings["epochs"], readings[name], **look, label=PANELS[name][0])
     axes.set(ylim=(-0.05, 1.05), title="health, on images never trained on")
     _count_along(axes, "epochs trained")
 

@@ -125,7 +125,8 @@ def test_beside_the_loss_stands_the_health_at_a_glance(count):
         expected = [record.get(name, math.nan) for record in health]
         np.testing.assert_allclose(np.asarray(line.get_ydata(), float), expected)
     assert len({line.get_marker() for line in right.lines}) == 3
-    assert [text.get_text() for text in figure.legends[0].get_texts()][:2] == ["loss", "views found"]
+    named = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert named[:3] == ["loss", "contrastive accuracy", "spread per dimension of z"]  # as `health_curves` calls them
     assert_legible(figure)
 
 
