@@ -21,17 +21,13 @@ def curves(run: Run) -> list[dict]:
     steps, epochs, health = ([r for r in records if r["kind"] == kind] for kind in ("step", "epoch", "health"))
     ends = [0, *(record["step"] + 1 for record in epochs)]  # of the epochs, in steps
     seconds = [0, *accumulate(record["seconds"] for record in epochs)]
-    scored = {
-        name: of for name, of in run.summary.get("over_training", {}).get("scores", {}).items() if name != "chance"
-    }
-    stages = [int(epochs[0]) if (epochs := re.search(r"\d+", name)) else 0 for name in scored]  # "after 20 epochs"
-    snapshots = [{metric: fmean(values) for metric, values in of.items()} for of in scored.values()]
+    stages = {**run.summary.get("over_training", {}).get("scores", {})}
+    stages.pop("chance", None)
+    after = [int(re.sub(r"\D", "", name) or 0) for name in stages]  # "after 20 epochs"
+    snapshots = [{metric: fmean(values) for metric, values in scores.items()} for scores in stages.values()]
+    places = [[r["step"] + 1 for r in steps], [r["step"] for r in health], np.interp(after, range(len(ends)), ends)]
     found = []
-    for group, at in (
-        (steps, [record["step"] + 1 for record in steps]),
-        (health, [record["step"] for record in health]),
-        (snapshots, np.interp(stages, range(len(ends)), ends)),
-    ):
+    for group, at in zip((steps, health, snapshots), places, strict=True):
         x = {"steps": at, "epochs": np.interp(at, ends, range(len(ends))), "seconds": np.interp(at, ends, seconds)}
         x["images"] = np.multiply(at, run.config.batch_size)
         fullest = max(group, key=len, default={})  # what was not finite lacks its readings
