@@ -185,9 +185,8 @@ def _require_classes(root: str, level: int, images: list[Parts], others: list[Pa
     found, here = f"a single one, and in it {_some(folders)}", "/".join((root, *images[0][:level], shared))
     require(not shared or shared in folders, root, "class folders", found, f"give {here}, if these are the classes")
     if not shared and all("/" in folder for folder in folders):
-        say_once(
-            f"classes: the upper ones of the folders {_some(folders)} in {root!r}; for the lower, give an upper one"
-        )
+        found = f"the upper ones of the folders {_some(folders)} in {root!r}"
+        say_once(f"classes: {found}; for the lower, give an upper one")
 
 
 def _find_images(folder: str, leave_out: str = "") -> tuple[list[Parts], list[Parts]]:

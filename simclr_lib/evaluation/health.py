@@ -35,9 +35,8 @@ ALARMS = {
     "of their dimensions. Lower learning_rate or lengthen warmup_epochs; normalise (norm), or train larger batches.",
     "alike": "All similarities are alike: {positive_mean:.3f} between two views of an image, {other_mean:.3f} between "
     "different images. Nothing is told apart: weaken the augmentation, train longer, or lower temperature.",
-    "color": "Colour is a shortcut: in colour, neighbours are {color_agreement:.0%} of the way from random images to "
-    "those nearest by colour alone, and similarity follows colour with a rank correlation of {color_following:.2f}. "
-    "Raise color_strength (the paper has 1).",
+    "color": "Colour is a shortcut: neighbours are {color_agreement:.0%} of the way from random images to the nearest "
+    "by colour; similarity follows it, with rank correlation {color_following:.2f}. Raise color_strength (paper: 1).",
     "learning rate": "The learning rate is far from the rule: {rate:g}, where {config.optimizer} at batch "
     "{config.batch_size:,} has {rule:g} ({base:g} x {scale}). Set learning_rate, or lr_scaling.",
 }
