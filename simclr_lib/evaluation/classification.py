@@ -31,6 +31,7 @@ KNN = (20, 200)  # neighbours that vote, as Wu et al. 2018 and SimSiam have it
 SEEDS = (0, 1, 2)  # of the evaluation: each scores other images, or trains the probe on others
 TRAIN_PER_CLASS = 30  # labelled images of a class, where the data set has no test split: Caltech-101's protocol
 SELECTED_ON = "the probe's regularisation on a held-out tenth of its training images; nothing on the test images"
+SEEN = "where the encoder was trained on these images, it saw those of the test set too, without their labels"
 CHOSEN = "linear probe inverse_regularization"
 WIDEST = 2048  # dimensions that are probed: an encoder's; 3,072 raw pixels of 50,000 images would take an hour
 
@@ -117,15 +118,11 @@ def score_draws(run: Run, images: ImageSet, embeddings: Embeddings, draws: Seque
     y, splits = images.labels, [draw_per_class(images.labels, seed) for seed in draws]
     train, test = splits[0]  # every draw takes as many images of each class
     left_out = " (BACKGROUND_Google is left out)" if run.config.dataset == "caltech101" else ""
-    facts = {
-        "train_per_class": int(y[train].bincount().max()),
-        "draws": list(draws),
-        "train_images": [len(train)] * len(splits),
-        "test_images": [len(test)] * len(splits),
-        "classes": f"{len(images.class_names)}{left_out}",
-        "seen": "where the encoder was trained on these images, it saw those of the test set too, without their labels",
-    }
-    return _score(run, facts, {name: [(h[a], y[a], h[b], y[b]) for a, b in splits] for name, h in embeddings.items()})
+    facts = {"train_per_class": int(y[train].bincount().max()), "draws": list(draws)}
+    sizes = {"train_images": [len(train)] * len(splits), "test_images": [len(test)] * len(splits)}
+    told = {"classes": f"{len(images.class_names)}{left_out}", "seen": SEEN}
+    drawn = {name: [(h[a], y[a], h[b], y[b]) for a, b in splits] for name, h in embeddings.items()}
+    return _score(run, facts | sizes | told, drawn)
 
 
 def draw_per_class(labels: Tensor, seed: int) -> tuple[Tensor, Tensor]:

@@ -113,10 +113,9 @@ def color_reading(h: Tensor, palette: Tensor, k: int = 5) -> dict[str, float]:
     to_others = [table.clone().fill_diagonal_(-math.inf) for table in (by_h, by_color)]
     near, nearest = (by_color.gather(1, table.topk(min(k, len(h) - 1)).indices).mean() for table in to_others)
     flat = by_h[i, j].std() < 1e-9 or by_color[i, j].std() < 1e-9
-    return {
-        "color_agreement": 0.0 if flat or nearest - random < 1e-9 else ((near - random) / (nearest - random)).item(),
-        "color_following": 0.0 if flat else float(spearmanr(by_h[i, j], by_color[i, j]).statistic),
-    }
+    agreement = 0.0 if flat or nearest - random < 1e-9 else ((near - random) / (nearest - random)).item()
+    following = 0.0 if flat else float(spearmanr(by_h[i, j], by_color[i, j]).statistic)
+    return {"color_agreement": agreement, "color_following": following}
 
 
 def reading(z_a: Tensor, z_b: Tensor, h: Tensor, palette: Tensor) -> dict:
