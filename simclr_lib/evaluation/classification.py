@@ -17,14 +17,13 @@ from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
-from simclr_lib.config import RunConfig
-from simclr_lib.data.sets import ImageSet, scored_split
+from simclr_lib import ImageSet, Run, RunConfig, top_k_neighbors
+from simclr_lib.data.sets import scored_split
 from simclr_lib.engine.checks import require
 from simclr_lib.engine.seeds import permutation
 from simclr_lib.evaluation.embeddings import Embeddings, embed_beside_baselines, load_gallery
 from simclr_lib.evaluation.tables import keep_scores
-from simclr_lib.retrieval import top_k_neighbors, vote
-from simclr_lib.run import Run
+from simclr_lib.retrieval import vote
 
 INVERSE_REGULARIZATIONS = {"logisticregression__C": (1e-3, 1e-2, 1e-1, 1.0, 10.0)}
 KNN = (20, 200)  # neighbours that vote, as Wu et al. 2018 and SimSiam have it

@@ -11,13 +11,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.transforms.functional import center_crop, convert_image_dtype, resize
 
-from simclr_lib.config import RunConfig
-from simclr_lib.data.sets import ImageSet, load_images, scored_split
+from simclr_lib import ImageSet, Run, RunConfig, SimCLR, build_encoder, load_images
+from simclr_lib.data.sets import scored_split
 from simclr_lib.engine.checks import require
 from simclr_lib.engine.device import choose_device
 from simclr_lib.engine.progress import progress_bar
-from simclr_lib.model import SimCLR, build_encoder
-from simclr_lib.run import Run
 
 PIXELS = 32  # the side at which raw pixels are compared: larger ones say no more about an image as a whole
 Embeddings = Mapping[str, Tensor]  # by name, (N, D) of the images at hand

@@ -10,17 +10,14 @@ from contextlib import suppress
 import torch
 from torch import Tensor
 
-from simclr_lib.augment import Augment
-from simclr_lib.config import RunConfig
-from simclr_lib.data.sets import ImageSet, load_images, scored_split
+from simclr_lib import Augment, ImageSet, Run, RunConfig, SimCLR, load_images
+from simclr_lib.data.sets import scored_split
 from simclr_lib.engine.checks import require
 from simclr_lib.engine.processes import rank
 from simclr_lib.engine.progress import say
 from simclr_lib.engine.seeds import generator_at
 from simclr_lib.evaluation.embeddings import embed, embed_as_trained, load_gallery
 from simclr_lib.evaluation.readings import contrast, palettes, reading
-from simclr_lib.model import SimCLR
-from simclr_lib.run import Run
 
 LEAST, MOST = 16, 256  # held-out images: fewer say nothing, more take time from training
 # Learning rates at batch 256, see `alarms` for other batches: Goyal et al. 2017, arXiv:1706.02677; SimCLR, section 2.2;

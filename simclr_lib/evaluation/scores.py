@@ -11,8 +11,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from simclr_lib.config import RunConfig
-from simclr_lib.data.sets import ImageSet
+from simclr_lib import ImageSet, Run, RunConfig
 from simclr_lib.engine.checks import require
 from simclr_lib.engine.seeds import permutation
 from simclr_lib.evaluation.classification import SEEDS, require_classes
@@ -21,7 +20,6 @@ from simclr_lib.evaluation.neighbors import SHOWN
 from simclr_lib.evaluation.readings import color_reading, palettes
 from simclr_lib.evaluation.tables import keep_scores
 from simclr_lib.retrieval import chance_scores, require_k, retrieval_scores
-from simclr_lib.run import Run
 
 
 def require_scorable(

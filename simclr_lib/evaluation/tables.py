@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
+from simclr_lib import Run
 from simclr_lib.engine.checks import require
-from simclr_lib.run import Run
 
 
 def keep_scores(run: Run, name: str, scores: Mapping[str, pd.DataFrame | list[dict]], **facts: object) -> pd.DataFrame:

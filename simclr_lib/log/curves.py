@@ -7,8 +7,8 @@ from statistics import fmean
 
 import numpy as np
 
+from simclr_lib import Run
 from simclr_lib.engine.records import read_records
-from simclr_lib.run import Run
 
 MOST = 300  # points of a curve; where there are more values, a point is the mean of several
 PLACES = {"step", "epoch", "epochs", "seconds", "finite"}  # in a record, what is no reading

@@ -16,20 +16,14 @@ from IPython.display import display as display_once
 from pandas.io.formats.style import Styler
 from torch import Tensor
 
-from simclr_lib import figures
-from simclr_lib.augment import Augment
-from simclr_lib.config import RunConfig
-from simclr_lib.data.sets import ImageSet
+from simclr_lib import Augment, ImageSet, Run, RunConfig, SimCLR, build_encoder, figures, top_k_neighbors
 from simclr_lib.engine import checks, environment, lock, paths, seeds
 from simclr_lib.engine.device import choose_device, device_name
 from simclr_lib.engine.parameters import injected_parameters
 from simclr_lib.engine.progress import in_notebook, say
 from simclr_lib.evaluation import classification, embeddings, health, neighbors, scores, tables
 from simclr_lib.log.report import record_notebook
-from simclr_lib.model import SimCLR, build_encoder
 from simclr_lib.pretrained import start_from
-from simclr_lib.retrieval import top_k_neighbors
-from simclr_lib.run import Run
 from simclr_lib.train import images_at_a_time
 
 WHOLE_WORDS = {"break_long_words": False, "break_on_hyphens": False}  # a path stays in one piece
