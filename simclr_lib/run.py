@@ -193,13 +193,13 @@ class Run:
         """The last checkpoint that can be read, on the CPU. Raises ValueError where there is none."""
         import torch
 
-        files = [self.path / name for name in CHECKPOINTS]
-        for file in filter(Path.exists, files):
+        for file in filter(Path.exists, (self.path / name for name in CHECKPOINTS)):
             try:
                 return torch.load(file, map_location="cpu", weights_only=True)
             except Exception as error:  # whatever unpickling half a file raises
                 warnings.warn(f"{file} cannot be read ({error})", stacklevel=2)
-        require(False, "checkpoint", f"one that can be read in {self.path}", "none", "train it, or delete damaged ones")
+        remedy = "train the run; where there are damaged ones, delete them or give another run_dir"
+        raise ValueError(f"checkpoint: expected one that can be read in {self.path}, got none; {remedy}")
 
     # Weights: of the encoder after training, and of encoder and projection head after some epochs (a snapshot).
 

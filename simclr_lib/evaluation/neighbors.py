@@ -14,15 +14,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from simclr_lib.config import RunConfig
-from simclr_lib.data.sets import ImageSet
+from simclr_lib import ImageSet, Run, RunConfig, top_k_neighbors
 from simclr_lib.engine.checks import require
 from simclr_lib.engine.lock import rewriting
 from simclr_lib.engine.paths import read_json
 from simclr_lib.engine.seeds import permutation
 from simclr_lib.evaluation.embeddings import PIXELS, Embeddings, load_gallery, raw_pixels
-from simclr_lib.retrieval import neighbor_hits, top_k_neighbors
-from simclr_lib.run import Run
+from simclr_lib.retrieval import neighbor_hits
 
 SHOWN = 10  # neighbours of every image that are kept, and by which queries are chosen
 SIDES, MOST = (64, 48, 32, 24), 300_000  # pixels of a thumbnail: the largest with which queries.json has no more bytes

@@ -1,8 +1,7 @@
 """Runs beside each other, each a row of a table: which are compared, in what they differ, and the paper's grid."""
 
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from types import SimpleNamespace
 
 import pandas as pd
@@ -29,15 +28,6 @@ def choose(frame: pd.DataFrame, names: Sequence[str], columns: Sequence[str]) ->
     chooser = SelectMultiple(options=[*frame.index], value=chosen, rows=min(len(frame), 12), layout={"width": "auto"})
     display(chooser, interactive_output(lambda value: display(frame.loc[[*value], columns]), {"value": chooser}))
     return chooser
-
-
-@contextmanager
-def or_say_why() -> Iterator[None]:
-    """Where these runs do not allow what is inside, print why, and go on."""
-    try:
-        yield
-    except ValueError as error:
-        print(f"not shown: {error}")
 
 
 def differing(frame: pd.DataFrame) -> pd.DataFrame:

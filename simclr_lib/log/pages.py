@@ -59,7 +59,8 @@ def _is_fresh(folder: Path, row: dict, library: float) -> bool:
     report, run_dir = report_of(folder / row["run"]), folder / row["run"]
     newest = max(library, _changed(*run_dir.iterdir()), _changed(report) if report else 0)
     settled = row["state"] not in ("running", "died")  # that a run has died changes no file
-    return settled and _changed(folder / f"pages/{row['run']}.html") > newest
+    written = [folder / f"pages/{row['run']}.html", folder / f"assets/runs/{row['run']}.js"]
+    return settled and all(_changed(file) > newest for file in written)
 
 
 def _write_run(folder: Path, row: dict) -> dict:

@@ -109,6 +109,13 @@ def test_curves_are_what_the_run_recorded_along_all_axes(runs):
     assert snapshots["y"] == {"precision@5": [0.2, 0.6]}
 
 
+@pytest.mark.parametrize(("stage", "epochs"), [("after training", 4), ("last checkpoint", 4), ("before training", 0)])
+def test_a_stage_without_a_number_stands_at_the_beginning_or_the_end(runs, stage, epochs):
+    run = Run.open(runs / "a")
+    run.add_to_summary(over_training={"scores": {"after 2 epochs": {"p": [0.1]}, stage: {"p": [0.2]}}})
+    assert curves(run)[2]["x"]["epochs"] == [2, epochs]
+
+
 def test_a_long_curve_is_thinned_to_means_and_gaps_stay_gaps(tmp_path):
     run = Run.start(tmp_path / "long", RunConfig(epochs=1000))
     losses = np.random.default_rng(0).random(4 * MOST).round(4)
@@ -128,14 +135,16 @@ def test_only_what_has_changed_is_written_anew(runs):
     for file in runs.rglob("*"):  # as if all were older
         os.utime(file, (1e9, 1e9 + (file.suffix in (".html", ".css"))))
     library = max(file.stat().st_mtime for file in (ROOT / "simclr_lib/log").rglob("*.*"))
-    for file in [runs / "assets/pages.css", *runs.glob("pages/**/*.html")]:
+    for file in [runs / "assets/pages.css", *runs.glob("assets/runs/**/*.js"), *runs.glob("pages/**/*.html")]:
         os.utime(file, (library + 10, library + 10))
+    (runs / "assets/runs/a.js").unlink()
     before = {file: file.stat().st_mtime for file in runs.glob("pages/**/*.html")}
     Run.open(runs / "c").add_to_summary(more="known")
     os.utime(runs / "c/summary.json", (library + 20, library + 20))
     write_pages(runs)
     changed = {file.relative_to(runs).as_posix() for file in before if file.stat().st_mtime != before[file]}
-    assert changed == {"pages/c.html"}
+    assert changed == {"pages/a.html", "pages/c.html"}
+    assert (runs / "assets/runs/a.js").exists()
     assert "known" in (runs / "index.html").read_text()
 
 
