@@ -5,14 +5,15 @@ import os
 import random
 import signal
 import socket
-import subprocess
 import sys
 import time
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
+from warm import Started
 
 from simclr_lib import Run, RunConfig, train
 from simclr_lib.engine import lock
@@ -31,18 +32,23 @@ TIMES = ("seconds", "images_per_second")  # what differs in metrics.jsonl where 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
-def start(config: RunConfig, run_dir: Path) -> subprocess.Popen:
+def start(config: RunConfig, run_dir: Path) -> Started:
     """Train in a process of its own, in a session of its own."""
     file = run_dir.with_suffix(".json")
     file.write_text(json.dumps(config.to_dict()))
-    command = [sys.executable, "-m", "simclr_lib", "train", "--config", str(file), "--run-dir", str(run_dir)]
-    streams = dict(stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    return subprocess.Popen(command, env=ENVIRONMENT, start_new_session=True, **streams)
+    return Started("simclr_lib", "train", "--config", str(file), "--run-dir", str(run_dir), env=ENVIRONMENT)
 
 
-def wait_for(holds, process: subprocess.Popen) -> None:
+def wait_for(holds, process: Started) -> None:
     while not holds() and process.poll() is None:
         time.sleep(0.002)
+
+
+def ended(process: psutil.Process) -> bool:
+    try:
+        return process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
 
 
 def kept(run_dir: Path) -> tuple[list[dict], dict]:
@@ -98,13 +104,16 @@ def disturb(config: RunConfig, run_dir: Path, number: int, times: int, group: bo
             wait_for(lambda: list(run_dir.glob(".checkpoint.pt.*.tmp")), process)
         else:
             time.sleep(random.uniform(0, 0.3))
+        others = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
         asked = time.monotonic()
         os.killpg(process.pid, number) if group else process.send_signal(number)
         process.communicate(timeout=60)
         last = max(last, time.monotonic() - asked)
         seen.append(Run.open(run_dir).status["state"])
-        if config.processes > 1 and number == signal.SIGKILL:
-            time.sleep(3)  # its processes end within two seconds of it
+        deadline = time.monotonic() + 30  # its processes end within two seconds of it
+        while not all(map(ended, others)):
+            assert time.monotonic() < deadline, others
+            time.sleep(0.02)
     process = start(config, run_dir)
     printed, _ = process.communicate(timeout=300)
     assert process.returncode == 0, printed
@@ -154,7 +163,7 @@ def no_image(monkeypatch):
     monkeypatch.setattr(sys.modules[train.__module__], "load_training_images", lambda *_: pytest.fail("reads images"))
 
 
-def start_long(run_dir: Path) -> subprocess.Popen:
+def start_long(run_dir: Path) -> Started:
     """A process that trains for minutes and has written a checkpoint."""
     checkpoint, begun = run_dir / "checkpoint.pt", time.time()
     process = start(RunConfig(**{**TINY, "epochs": 2000}), run_dir)
