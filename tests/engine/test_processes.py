@@ -1,6 +1,7 @@
 """Several gloo processes beside one: the gather and its gradient by hand, and one effective batch over 2 and 3."""
 
 import time
+from functools import cache
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -72,19 +73,24 @@ def answer(key: str | tuple, options: dict) -> Any:
     return functions[key if isinstance(key, str) else key[0]](**options)
 
 
-@pytest.fixture(scope="module")
-def whole(seed: int) -> dict[tuple, dict[str, Tensor]]:
-    keys = [(case, dtype) for case in CASES for dtype in BOUNDS]
-    return {(case, dtype): step_gradients(**step_options(case, seed, dtype)) for case, dtype in keys}
+@cache
+def whole(case: str, seed: int, dtype: torch.dtype) -> dict[str, Tensor]:
+    """Of one process."""
+    return step_gradients(**step_options(case, seed, dtype))
+
+
+@cache
+def whole_lars() -> dict[str, Tensor]:
+    return lars_weights("convnet", 0, torch.float64)
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_every_process_has_the_loss_and_gradient_of_the_whole_batch(found, whole, seed, case):
+def test_every_process_has_the_loss_and_gradient_of_the_whole_batch(found, seed, case):
     steps = {key[1:]: processes for key, processes in found.items() if key[:2] == ("step", case)}
     assert len(steps) >= len(SPLITS)
     for (_, dtype, size), processes in steps.items():
         for process in processes:
-            assert largest_error(process, whole[case, dtype]) <= BOUNDS[dtype], (seed, dtype, size)
+            assert largest_error(process, whole(case, seed, dtype)) <= BOUNDS[dtype], (seed, dtype, size)
 
 
 def test_all_processes_have_the_same_bits(found):
@@ -95,9 +101,8 @@ def test_all_processes_have_the_same_bits(found):
 
 @pytest.mark.parametrize("size", SPLITS)
 def test_ten_steps_with_lars_over_processes_lead_to_the_weights_of_one(found, size):
-    weights = lars_weights("convnet", 0, torch.float64)
     for process in found["lars", size]:
-        assert largest_error(process, weights) <= 1e-8
+        assert largest_error(process, whole_lars()) <= 1e-8
 
 
 def with_local_negatives_only(seed: int) -> dict[str, Tensor]:
@@ -112,9 +117,9 @@ def with_local_negatives_only(seed: int) -> dict[str, Tensor]:
         return step_gradients("convnet", seed, torch.float64)
 
 
-def test_a_gather_without_its_gradient_is_the_control_that_differs(found, whole, seed):
+def test_a_gather_without_its_gradient_is_the_control_that_differs(found, seed):
     for process in found["control"]:
-        errors = relative_errors(process, whole["convnet", torch.float64])
+        errors = relative_errors(process, whole("convnet", seed, torch.float64))
         assert errors.pop("loss") <= 1e-10  # which is why nobody notices
         assert min(errors.values()) > 1e-2, f"seed {seed}"
 

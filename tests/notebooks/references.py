@@ -149,8 +149,10 @@ def largest_error(actual: dict[str, Tensor], expected: dict[str, Tensor]) -> flo
 
 def over_processes(processes: int, function: Callable[..., Any], calls: list[dict]) -> list[list[Any]]:
     """function(**call) for each of `calls`, by each of so many gloo processes: the results of each process."""
+    multiprocessing.get_context("forkserver").set_forkserver_preload(["simclr_lib.train"])  # imported once, not by each
     with tempfile.TemporaryDirectory() as folder:
-        multiprocessing.spawn(_process, (processes, folder, function, calls), nprocs=processes)
+        given = (processes, folder, function, calls)
+        multiprocessing.start_processes(_process, given, nprocs=processes, start_method="forkserver")
         return [torch.load(Path(folder) / f"{rank}.pt", weights_only=True) for rank in range(processes)]
 
 
