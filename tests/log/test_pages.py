@@ -61,13 +61,24 @@ def write_report(run_dir: Path, text: str, html: str = "<b>html</b>") -> None:
     nbformat.write(nbformat.v4.new_notebook(cells=[asked, cell]), run_dir / "report.ipynb")
 
 
-@pytest.fixture
-def runs(tmp_path) -> Path:
-    folder = tmp_path / "runs"
+def make_runs(folder: Path) -> Path:
     make_run(folder / "a", learning_rate=0.5)
     make_run(folder / "deep/b", seed=1)
     make_run(folder / "c", epochs=2)
     return folder
+
+
+@pytest.fixture
+def runs(tmp_path) -> Path:
+    return make_runs(tmp_path / "runs")
+
+
+@pytest.fixture(scope="module")
+def index(tmp_path_factory) -> Path:
+    """The index of such runs, one of them with a report, for tests that change nothing."""
+    folder = make_runs(tmp_path_factory.mktemp("project") / "runs")
+    write_report(folder / "a", "fit?")
+    return write_pages(folder)
 
 
 def drawn(folder: Path, run: str) -> dict:
@@ -302,8 +313,7 @@ def wait(page, expression: str) -> None:
 
 
 @pytest.mark.child
-def test_the_table_sorts_and_filters_and_the_address_keeps_it(runs, visit):
-    index = write_pages(runs)
+def test_the_table_sorts_and_filters_and_the_address_keeps_it(index, visit):
     page = visit(index)
     wait(page, "document.querySelector('#runs.dataTable')")
     for direction, first in (("asc", "a"), ("desc", "c")):  # four epochs reach 2.3, two reach 2.7
@@ -320,8 +330,8 @@ def test_the_table_sorts_and_filters_and_the_address_keeps_it(runs, visit):
 
 
 @pytest.mark.child
-def test_only_the_columns_that_differ_can_be_shown(runs, visit):
-    page = visit(write_pages(runs))
+def test_only_the_columns_that_differ_can_be_shown(index, visit):
+    page = visit(index)
     page.get_by_text("Only what differs").click()
     shown = page.eval_on_selector_all("#runs th[data-column]", "heads => heads.map(head => head.dataset.column)")
     assert {"run", "learning_rate", "seed", "epochs"} <= set(shown)
@@ -329,8 +339,7 @@ def test_only_the_columns_that_differ_can_be_shown(runs, visit):
 
 
 @pytest.mark.child
-def test_runs_are_compared(runs, visit):
-    index = write_pages(runs)
+def test_runs_are_compared(index, visit):
     page = visit(index)
     page.check('[data-compare="a"]')
     page.check('[data-compare="deep/b"]')
@@ -376,8 +385,8 @@ def test_five_runs_are_told_apart(tmp_path, visit):
 
 
 @pytest.mark.child
-def test_it_is_all_done_by_keyboard(runs, visit):
-    page = visit(write_pages(runs))
+def test_it_is_all_done_by_keyboard(index, visit):
+    page = visit(index)
     wait(page, "document.querySelector('#runs.dataTable')")
     seen = set()
     for _ in range(60):
@@ -397,10 +406,9 @@ def test_it_is_all_done_by_keyboard(runs, visit):
 @pytest.mark.child
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [360, 1400])
-def test_it_fits_every_screen_and_theme(runs, visit, scheme, width):
-    write_report(runs / "a", "fit?")
+def test_it_fits_every_screen_and_theme(index, visit, scheme, width):
     options = {"viewport": {"width": width, "height": 800}, "color_scheme": scheme}
-    for page in (visit(write_pages(runs), "#compare=a&compare=c", **options), visit(runs / "pages/a.html", **options)):
+    for page in (visit(index, "#compare=a&compare=c", **options), visit(index.parent / "pages/a.html", **options)):
         wait(page, "document.querySelectorAll('#curves svg.main-svg').length > 3")
         assert page.evaluate("document.documentElement.scrollWidth") <= width
         back = page.evaluate("getComputedStyle(document.body).backgroundColor")
