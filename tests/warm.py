@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import weakref
 from pathlib import Path
 
 LIBRARIES = ["simclr_lib.train", "torch.distributed.run"]  # with what they import
@@ -25,6 +26,7 @@ class Started:
         context.set_forkserver_preload(LIBRARIES)
         handle, name = tempfile.mkstemp()
         os.close(handle)
+        weakref.finalize(self, os.unlink, name)
         self._printed, where = Path(name), (os.getcwd(), env)
         self._process = context.Process(target=_begin, args=([module, *arguments], *where, name), daemon=True)
         self._process.start()

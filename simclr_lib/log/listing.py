@@ -33,11 +33,8 @@ def list_runs(folder: Path, where: Iterable[str] = (), sort: str = "run") -> lis
 def kind_of(column: str) -> str:
     """What a column tells of a run: a "fact", a "parameter", a "score", or a "detail": the score of a baseline or of a
     stage of training, or the deviation of several."""
-    if column in FACTS:
-        return "fact"
-    if column in RunConfig().to_dict():
-        return "parameter"
-    return "detail" if column.endswith((")", " deviation")) else "score"
+    parameter, detail = column in RunConfig().to_dict(), column.endswith((")", " deviation"))
+    return "fact" if column in FACTS else "parameter" if parameter else "detail" if detail else "score"
 
 
 def best(rows: Sequence[dict], metric: str) -> tuple[dict, str]:
