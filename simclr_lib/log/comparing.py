@@ -32,8 +32,7 @@ def choose(frame: pd.DataFrame, names: Sequence[str], columns: Sequence[str]) ->
 
 def differing(frame: pd.DataFrame) -> pd.DataFrame:
     """The parameters in which the runs of a table differ: a row each, a column a run."""
-    fields = [name for name in RunConfig().to_dict() if frame[name].astype(str).nunique() > 1]
-    return frame[fields].T
+    return frame[[name for name in RunConfig().to_dict() if frame[name].astype(str).nunique() > 1]].T
 
 
 def grid(frame: pd.DataFrame, rows: str, columns: str, metric: str, averaged: Sequence[str]) -> pd.DataFrame:
