@@ -104,13 +104,15 @@ def recorded_queries(runs: Mapping[str, Run], encoder: str, queries: int = 6, k:
 
     encoder: "trained encoder", or "untrained encoder". queries, k: at most so many, with so many neighbours each. It
     needs no data: the images are the thumbnails.
-    Raises ValueError where a run has no queries.json, and where they are of different queries.
+    Raises ValueError where a run has no queries.json, where they are of different queries, and for another encoder.
     """
     kept = {name: read_json(run.path / "queries.json") for name, run in runs.items()}
     missing = ", ".join(name for name in kept if not kept[name])
     require(not missing, "queries.json", "one in each run", f"none in {missing}", "python -m simclr_lib score RUN_DIR")
     asked = {(content["dataset"], *content["queries"]) for content in kept.values()}
     require(len(asked) == 1, "runs", "the same queries of one data set", f"{len(asked)} different", "compare others")
+    known = set.intersection(*(set(content["neighbors"]) for content in kept.values()))
+    require(encoder in known, "encoder", f"one of {', '.join(sorted(known))}", repr(encoder))
     classes = {int(row): name for content in kept.values() for row, name in content["labels"].items()}
     pictures = {int(row): _picture(url) for content in kept.values() for row, url in content["thumbnails"].items()}
     place, names = {row: n for n, row in enumerate(pictures)}, sorted({*classes.values()} - {""})

@@ -31,8 +31,10 @@ def choose(frame: pd.DataFrame, names: Sequence[str], columns: Sequence[str]) ->
 
 
 def differing(frame: pd.DataFrame) -> pd.DataFrame:
-    """The parameters in which the runs of a table differ: a row each, a column a run."""
-    return frame[[name for name in RunConfig().to_dict() if frame[name].astype(str).nunique() > 1]].T
+    """The parameters in which the runs of a table differ: a row each, a column a run; but those that say where and how
+    fast a run computes."""
+    fields = [name for name in RunConfig().to_dict() if name not in MACHINE_FIELDS]
+    return frame[[name for name in fields if frame[name].map(repr).nunique() > 1]].T
 
 
 def grid(frame: pd.DataFrame, rows: str, columns: str, metric: str, averaged: Sequence[str]) -> pd.DataFrame:
@@ -42,11 +44,13 @@ def grid(frame: pd.DataFrame, rows: str, columns: str, metric: str, averaged: Se
     which the mean is taken, such as ["learning_rate", "seed"].
     Returns a row a value of `rows` and, for each value of `columns`, the mean, the standard deviation (NaN for a single
     run) and how many runs; NaN where there is none.
-    Raises ValueError where no run has the metric, and where runs of one cell would differ in anything else.
+    Raises ValueError where no run has the metric or there is no such parameter, and where runs of one cell would differ
+    in anything else.
     """
     require(metric in frame and frame[metric].notna().any(), "metric", "a column with scores", repr(metric))
+    require({rows, columns} <= {*frame}, "rows, columns", "parameters of the runs", f"{rows}, {columns}")
     scored = frame[frame[metric].notna()]
-    others = differing(scored).drop(index=[*MACHINE_FIELDS, rows, columns, *averaged], errors="ignore").index
+    others = differing(scored).index.difference([rows, columns, *averaged])
     found = "; ".join(f"{name}: {', '.join(map(str, scored[name].unique()))}" for name in others)
     require(not found, "frame", f"runs that differ in {rows}, {columns} and what is averaged", found, "choose some")
     cells = scored.groupby([rows, columns], dropna=False)[metric].agg(["mean", "std", "count"])

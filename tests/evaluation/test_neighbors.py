@@ -101,6 +101,10 @@ def test_queries_that_cannot_be_compared_are_refused_with_the_reason(tmp_path):
     (one.path / "queries.json").write_text(json.dumps(content))
     with pytest.raises(ValueError, match=r"queries.json: .*none in two; python -m simclr_lib score"):
         recorded_queries({"one": one, "two": two}, "trained encoder")
+    (two.path / "queries.json").write_text(json.dumps({**content, "neighbors": {"trained encoder": []}}))
+    (one.path / "queries.json").write_text(json.dumps({**content, "neighbors": {"trained encoder": []}}))
+    with pytest.raises(ValueError, match="encoder: expected one of trained encoder, got 'trained'"):
+        recorded_queries({"one": one, "two": two}, "trained")
     (two.path / "queries.json").write_text(json.dumps({**content, "queries": [1, 3]}))
     with pytest.raises(ValueError, match=r"runs: .*the same queries of one data set.*2 different"):
         recorded_queries({"one": one, "two": two}, "trained encoder")

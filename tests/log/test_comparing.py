@@ -37,6 +37,18 @@ def test_runs_differ_in_what_their_configurations_differ_in(sweep):
     assert comparing.differing(sweep.iloc[:1]).empty
 
 
+def test_no_choice_is_a_choice_too_but_the_machine_is_none(tmp_path):
+    for name, limit in (("all", None), ("fewer", 100)):
+        make_run(tmp_path / name, [0.5], limit_images=limit, temperature=0.1 if limit else None, device="cpu")
+    make_run(tmp_path / "elsewhere", [0.5], temperature=None, data_root="/data", num_workers=3)
+    frame = Run.list(tmp_path).set_index("run")
+    assert {*comparing.differing(frame).index} == {"limit_images", "temperature"}
+    with pytest.raises(ValueError, match=r"frame: .*got limit_images: .*100"):
+        comparing.grid(frame, "temperature", "batch_size", KNN, ["seed"])
+    with pytest.raises(ValueError, match=r"rows, columns: .*got temprature, batch_size"):
+        comparing.grid(frame, "temprature", "batch_size", KNN, ["seed"])
+
+
 def test_the_grid_is_the_mean_over_learning_rates(sweep):
     grid = comparing.grid(sweep, "temperature", "batch_size", KNN, ["learning_rate", "seed"])
     assert [*grid.index] == [0.1, 0.5]
