@@ -11,6 +11,8 @@ import os
 import re
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
+from functools import cache
 from pathlib import Path
 
 import nbformat
@@ -131,29 +133,37 @@ def report_of(run_dir: Path) -> Path | None:
 
 
 def page_of(report: Path) -> Path:
-    """The page of an executed notebook, which is written where there is none, or an older one."""
-    page = report.with_suffix(".html")
-    if not page.exists() or page.stat().st_mtime < report.stat().st_mtime or NO_NETWORK not in page.read_text()[:1000]:
-        write_page(report)
-    return page
+    """The page of an executed notebook, which is written unless there is one that is newer and begins as ours do."""
+    page, (_, beginning) = report.with_suffix(".html"), _exporter()
+    with suppress(FileNotFoundError), open(page, encoding="utf-8") as file:
+        if page.stat().st_mtime >= report.stat().st_mtime and file.read(len(beginning)) == beginning:
+            return page
+    return write_page(report)
 
 
-def write_page(notebook: str | Path) -> None:
-    """Write an executed notebook as one .html beside it, pictures inside.
+def write_page(notebook: str | Path) -> Path:
+    """Write an executed notebook as one .html beside it, pictures inside; returns that.
 
     It needs no network and may not use it, and runs no script but those of the exporter: not those of the outputs.
     """
+    notebook, (exporter, beginning) = user_path(notebook, "notebook"), _exporter()
+    body, _ = exporter.from_filename(str(notebook))
+    page = notebook.with_suffix(".html")
+    page.write_text(beginning + body.partition("<head>")[2].replace('<script src=""></script>', ""), encoding="utf-8")
+    return page
+
+
+@cache
+def _exporter() -> tuple[object, str]:
+    """nbconvert's exporter, and how the pages begin: with a policy that allows no script but those of the exporter."""
     from nbconvert import HTMLExporter
 
     exporter = HTMLExporter(embed_images=True, mathjax_url="", require_js_url="", jquery_url="", mermaid_js_url="")
-    notebook = user_path(notebook, "notebook")
-    body, _ = exporter.from_filename(str(notebook))
     empty, _ = exporter.from_notebook_node(nbformat.v4.new_notebook())
     own = [base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in SCRIPT.findall(empty)]
     policy = NO_NETWORK + "".join(f" 'sha256-{digest}'" for digest in own)
-    head = f'<head><meta http-equiv="Content-Security-Policy" content="{policy}">'
-    body = body.replace('<script src=""></script>', "").replace("<head>", head, 1)
-    notebook.with_suffix(".html").write_text(body, encoding="utf-8")
+    before = empty.partition("<head>")[0]
+    return exporter, f'{before}<head><meta http-equiv="Content-Security-Policy" content="{policy}">'
 
 
 def _choices(parameters: Mapping[str, object]) -> dict:
