@@ -20,7 +20,7 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         options.command(options)
     except KeyboardInterrupt:
-        parser.exit(130, "interrupted; the same command goes on\n")
+        parser.exit(130, "interrupted; python -m simclr_lib resume RUN_DIR goes on\n")
     except (ValueError, OSError, FloatingPointError, ProcessFailedError) as error:
         parser.exit(2, f"error: {error}\n")
 
@@ -117,16 +117,19 @@ def _execute(execute: Callable[..., Path], *arguments: object) -> None:
     try:
         run_dir = execute(*arguments)
         print(f"\nThe executed report: {run_dir / 'report.html'} (report.ipynb beside it opens in JupyterLab)")
-    except ProcessFailedError:
+    except (ProcessFailedError, KeyboardInterrupt):
         _pages(argparse.Namespace(runs=None))
         raise
     _pages(argparse.Namespace(runs=None))
+    if not run_dir.is_relative_to(project_root() / "runs"):
+        print(f"They are of runs/; for those of another folder: python -m simclr_lib pages {run_dir.parent}")
 
 
 def _list(options: argparse.Namespace) -> None:
     from simclr_lib.log.listing import lines, list_runs
 
     rows = list_runs(_folder(options), options.where, options.sort)
+    rows = json.loads(json.dumps(rows), parse_constant=lambda name: None)  # NaN, which is no JSON
     say(json.dumps(rows, indent=1) if options.json else "\n".join(lines(rows)))
 
 
@@ -146,7 +149,9 @@ def _pages(options: argparse.Namespace) -> None:
 
 
 def _folder(options: argparse.Namespace) -> Path:
-    return user_path(options.runs or project_root() / "runs", "runs")
+    folder = user_path(options.runs or project_root() / "runs", "runs")
+    require(folder.is_dir() or not options.runs, "runs", "a folder of runs", folder)
+    return folder
 
 
 def _parameters(options: argparse.Namespace) -> dict[str, object]:

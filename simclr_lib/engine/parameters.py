@@ -52,11 +52,13 @@ def injected_parameters(namespace: Mapping[str, Any]) -> dict[str, Any]:
     return _assigned(injected[-1]) if injected else {}
 
 
-def require_known(names: Iterable[str], known: set[str]) -> None:
+def require_known(
+    names: Iterable[str], known: set[str], what: str = "a parameter of the notebook or a field of RunConfig"
+) -> None:
     """Raise ValueError, with the nearest known name, at the first of `names` that is none of them."""
     for name in sorted(set(names) - known):
         (near,) = get_close_matches(name, sorted(known), n=1, cutoff=0)
-        require(False, name, "a parameter of the notebook or a field of RunConfig", "neither", f"did you mean {near}?")
+        require(False, name, what, "another name", f"did you mean {near}?")
 
 
 def _defaults(cells: Iterable[str]) -> dict[str, Any]:

@@ -33,8 +33,9 @@ def flat_scores(summary: dict) -> dict:
     """The scores of a summary by column: "precision@5" of the trained encoder, a mean over seeds or draws; where there
     are several, "precision@5 deviation"; "precision@5 (raw pixels)"; and whatever else is a number or a text."""
     flat = {name: value for name, value in summary.items() if isinstance(value, bool | int | float | str)}
-    scored = (table["scores"] for table in summary.values() if isinstance(table, dict) and "scores" in table)
-    for encoder, metrics in (item for scores in scored for item in scores.items()):
+    tables = [table for table in summary.values() if isinstance(table, dict) and "scores" in table]
+    flat.update(("scored_on", table["scored_on"]) for table in tables if "scored_on" in table)
+    for encoder, metrics in (item for table in tables for item in table["scores"].items()):
         of = "" if encoder == "trained encoder" else f" ({encoder})"
         for metric, values in metrics.items():
             flat[f"{metric}{of}"] = fmean(values)

@@ -9,7 +9,8 @@ from simclr_lib.engine.checks import SPLITS, require
 from simclr_lib.engine.parameters import require_known
 from simclr_lib.run import Run
 
-FACTS = ("run", "state", "curve", "loss", "chance_loss", "alarms", "epochs_done", "started", "error")
+FACTS = ("run", "state", "curve", "loss", "chance_loss", "alarms", "epochs_done", "started", "error", "exact_batch",
+         "training_seconds", "final_loss", "scored_on")  # fmt: skip
 HEADLINES = ("knn@20 top1", "precision@10", "precision@5")  # the first of these that a run has stands for it
 
 
@@ -22,7 +23,9 @@ def list_runs(folder: Path, where: Iterable[str] = (), sort: str = "run") -> lis
     rows = Run.rows(folder)
     known = {name for row in rows for name in row}
     conditions = [condition.partition("=")[::2] for condition in where]
-    require_known({sort, *(name for name, _ in conditions)} if rows else (), known)
+    written = all("=" in condition for condition in where)
+    require(written, "where", "conditions such as arch=resnet18", " ".join(where))
+    require_known({sort, *(name for name, _ in conditions)} if rows else (), known, "a column of list --json")
     chosen = [row for row in rows if all(name in row and _is(row[name], value) for name, value in conditions)]
     present = [row for row in chosen if row.get(sort) is not None]
     numbers = all(isinstance(row[sort], int | float) for row in present)
@@ -48,8 +51,8 @@ def best(rows: Sequence[dict], metric: str) -> tuple[dict, str]:
     require(len(sets) == 1, "runs", "those on one data set", ", ".join(sets), "choose one: --where dataset=NAME")
     row = min(scored, key=lambda row: row[metric]) if "loss" in metric else max(scored, key=lambda row: row[metric])
     tested = "test" in SPLITS[row["dataset"]] and (row["dataset"] != "folder" or row["test_share"] > 0)
-    images = "the images that it was trained on" if "loss" in metric or not tested else "TEST IMAGES"
-    return row, images
+    images = "TEST IMAGES" if tested and "loss" not in metric else "the images that it was trained on"
+    return row, row["scored_on"] if isinstance(row.get("scored_on"), str) else images
 
 
 def lines(rows: Sequence[dict]) -> list[str]:

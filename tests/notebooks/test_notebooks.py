@@ -139,7 +139,9 @@ def test_the_quickstart_at_its_smallest(project):
         assert run.config.limit_images == 640  # no parameter of the notebook, and taken all the same
         assert {"neighbors", *HEALTH} <= figures(run)
         assert len(run.metrics("health")) == 2
-        assert 0 < run.summary["precision_at_5_class"] < 1
+        scores = run.summary["retrieval"]["scores"]
+        assert [*scores] == ["raw pixels", "untrained encoder", "trained encoder", "chance"]
+        assert all(0 < share < 1 for of in scores.values() for shares in of.values() for share in shares)
         assert len(run.summary["prediction_met"]) == 4
     assert "limit_images = 640" in outputs(project / "out.ipynb")
 
@@ -150,9 +152,11 @@ def test_the_quickstart_meets_its_prediction(project):
     papermill(project, "notebooks/00_quickstart.ipynb", "out.ipynb")
     (run_dir,) = (project / "runs").iterdir()
     with_color, without = (Run.open(run_dir / name).summary for name in ("with_color", "without_color"))
-    assert with_color["precision_at_5_class"] >= max(0.5, 1.5 * with_color["untrained_precision_at_5_class"])
-    assert without["precision_at_5_class"] <= with_color["precision_at_5_class"] - 0.2
-    assert without["precision_at_5_color"] > with_color["precision_at_5_color"]
+    before = with_color["retrieval"]["scores"]["untrained encoder"]
+    colored, plain = (summary["retrieval"]["scores"]["trained encoder"] for summary in (with_color, without))
+    assert colored["precision@5"][0] >= max(0.5, 1.5 * before["precision@5"][0])
+    assert plain["precision@5"][0] <= colored["precision@5"][0] - 0.2
+    assert plain["precision@5 by colour"][0] > colored["precision@5 by colour"][0]
     assert all(with_color["prediction_met"].values())
     assert list(without["alarms"]) == ["color"]
     assert with_color["alarms"] == {}  # a healthy run rings none
@@ -285,7 +289,7 @@ def test_04_compares_the_committed_runs_without_data_or_weights(project):
     assert summary["runs"] == ["00_quickstart/without_color", "00_quickstart/with_color"]
     assert [*summary["prediction_met"].values()] == [True, False]  # ahead by 0.2, of one seed each
     assert "not shown" not in shown
-    assert "selected on TEST IMAGES" in shown
+    assert "selected on the images that it was trained on" in shown
     assert {path.name for path in kept.iterdir()} == {"figures", "notebook.json", "runs.csv", "summary.json"}
     assert len((kept / "runs.csv").read_text().splitlines()) == 3
     with pytest.raises(AssertionError, match=r"epochs: .*parameter of the notebook"):
