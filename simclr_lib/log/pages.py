@@ -7,7 +7,7 @@ the disk may read no other file. All of it may be deleted, and is then written a
 import json
 import os
 import re
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 
 from joblib import Parallel, cpu_count, delayed
@@ -17,12 +17,14 @@ from simclr_lib.engine.paths import read_json
 from simclr_lib.engine.progress import progress_bar
 from simclr_lib.engine.records import unreadable_row
 from simclr_lib.log.curves import curves, spark_line
-from simclr_lib.log.listing import FACTS, HEADLINES, kind_of, list_runs
+from simclr_lib.log.listing import HEADLINES, kind_of, list_runs
 from simclr_lib.log.report import RECORD, page_of, report_of
 from simclr_lib.log.site import SOURCE, in_words, render, write, write_assets
 from simclr_lib.run import Run
 
-AT_FIRST = (*FACTS[:4], *HEADLINES, "alarms", "dataset", "arch", "epochs_done", "started")  # columns; others are chosen
+SCORED = (*HEADLINES, "alarms", "dataset", "arch", "epochs_done", "started")
+AT_FIRST = ("run", "state", "curve", "loss", *SCORED)  # columns; others are chosen
+QUERIES = {"dataset", "queries", "neighbors", "similarities", "labels", "thumbnails"}
 ASKED = re.compile(r"\*\*(Question|Prediction|Compared with)\.\*\*\s*(.+)")  # in the first cell of a notebook
 
 
@@ -38,7 +40,7 @@ def write_pages(folder: Path) -> Path:
         write_assets(folder / "assets")
     stale = [row for row in rows if not _is_fresh(folder, row, library)]
     jobs = cpu_count() if len(stale) > 50 else 1  # it takes a second to start others
-    with progress_bar(len(stale), "pages", "runs", leave=False) as bar:
+    with progress_bar(len(stale), "pages", "runs", leave=False, show=bool(stale)) as bar:
         written = Parallel(jobs, return_as="generator")(delayed(_write_run)(folder, row) for row in stale)
         for row, damage in zip(stale, written, strict=True):
             row |= damage
@@ -51,7 +53,7 @@ def write_pages(folder: Path) -> Path:
     alone = [file for file in sorted(folder.rglob("report.ipynb")) if not (file.parent / "config.json").exists()]
     texts = {row["run"]: {name: _text(row, name) for name in columns} for row in rows}
     shown = {"rows": rows, "columns": columns, "numbers": numbers, "at_first": AT_FIRST, "texts": texts}
-    return render(folder, "index.html", "index.html", others=[*map(page_of, alone)], now=datetime.now(), **shown)
+    return render(folder, "index.html", "index.html", others=[*map(page_of, alone)], now=datetime.now(UTC), **shown)
 
 
 def _is_fresh(folder: Path, row: dict, library: float) -> bool:
@@ -69,15 +71,19 @@ def _write_run(folder: Path, row: dict) -> dict:
     page, report, drawing = f"pages/{name}.html", report_of(run_dir), folder / f"assets/runs/{name}.js"
     try:
         run, queries = Run.open(run_dir), read_json(run_dir / "queries.json")
-        record = read_json((report.parent if report else run_dir) / RECORD)
+        places = run_dir, run_dir.parent  # a notebook may train several runs
+        place = next((place for place in places if (place / RECORD).exists()), run_dir)
+        record = read_json(place / RECORD)
+        require(not queries or queries.keys() >= QUERIES, "queries.json", f"one with {sorted(QUERIES)}", [*queries])
         drawn = {"chance": run.config.chance_loss, "queries": queries, "curves": curves(run)}
         write(drawing, f"runs[{json.dumps(name)}] = {json.dumps(drawn)};")
         write(drawing.with_suffix(".svg"), spark_line(drawn["curves"][0]["y"].get("loss", [])))
         asked = ASKED.findall("".join(read_json(report)["cells"][0]["source"])) if report else []
         met = run.summary.get("prediction_met", {})
         told = {"record": record, "asked": asked, "met": met if isinstance(met, dict) else {"the prediction": met}}
-        told |= {"queries": queries, "report": report and page_of(report), "texts": {name: {}}, "columns": {}}
-        render(folder, page, "run.html", row=row, run=run, pictures=sorted(run_dir.glob("figures/*.png")), **told)
+        told |= {"place": place, "queries": queries, "report": report and page_of(report)}
+        told |= {"pictures": sorted(run_dir.glob("figures/*.png")), "texts": {name: {}}, "columns": {}}
+        render(folder, page, "run.html", row=row, run=run, **told)
         return {}
     except Exception as error:  # whatever is damaged: the others have their pages all the same
         damage = unreadable_row(name, error)

@@ -18,6 +18,7 @@ from simclr_lib import Run, RunConfig
 from simclr_lib.__main__ import main
 from simclr_lib.log.curves import MOST, curves
 from simclr_lib.log.pages import write_pages
+from simclr_lib.log.report import write_page
 
 ROOT = Path(__file__).parents[2]
 HOSTILE = "<script>alert(1)</script>{{ 7 * 7 }}</table>'\"&$x$\u2028"
@@ -184,7 +185,7 @@ def test_what_is_no_folder_of_runs_is_refused(runs, folder, monkeypatch, capsys)
     monkeypatch.chdir(runs.parent)
     with pytest.raises(SystemExit, match="2"):
         main(["pages", folder])
-    assert re.search(f"expected a folder of runs, got .*{folder}; give the folder above", capsys.readouterr().err)
+    assert re.search(f"expected a folder of runs, got .*{folder}", capsys.readouterr().err)
     assert not list(runs.rglob("index.html"))
 
 
@@ -218,6 +219,32 @@ def test_the_report_is_on_the_page_and_may_do_nothing(runs):
     report = (runs / "a/report.html").read_text()
     assert "default-src 'none'" in report[:1000]
     assert "connect-src" not in report[:1000]
+
+
+@pytest.mark.parametrize("planted", ["<html><head>", "<!-- {policy} --><script>alert(1)</script>", "{beginning} "])
+def test_a_report_html_that_came_with_a_run_is_not_shown_unless_it_begins_as_ours_do(runs, planted):
+    write_report(runs / "a", "work?")
+    ours = write_page(runs / "a/report.ipynb").read_text()
+    policy = re.search("<meta http-equiv[^>]+>", ours)[0]
+    beginning = ours[: ours.index(policy)]  # all of it but the policy
+    (runs / "a/report.html").write_text(planted.format(policy=policy, beginning=beginning))
+    write_pages(runs)
+    assert (runs / "a/report.html").read_text() == ours
+    trusted = ours.replace("printed work?", "printed before")
+    (runs / "a/report.html").write_text(trusted)
+    (runs / "pages/a.html").unlink()
+    write_pages(runs)
+    assert (runs / "a/report.html").read_text() == trusted  # it is not made anew for nothing
+
+
+def test_a_run_of_a_notebook_that_trains_several_names_the_command_of_that_notebook(runs):
+    notebook = {"notebook": "notebooks/x.ipynb", "parameters": {"seed": 7}}
+    (runs / "deep/notebook.json").write_text(json.dumps(notebook))
+    Run.open(runs / "deep/b")._set_status("interrupted", "stopped from outside")
+    write_pages(runs)
+    page = re.sub(r"\s+", " ", (runs / "pages/deep/b.html").read_text())
+    assert f"stopped from outside. To go on: <code>python -m simclr_lib resume {runs / 'deep'}</code>" in page
+    assert "run notebooks/x.ipynb -p seed 7</code>" in page
 
 
 def test_a_notebook_of_several_runs_and_one_without_any_are_found(runs):
@@ -368,6 +395,25 @@ def test_runs_are_compared(index, visit):
     wait(again, "document.querySelectorAll('#comparison [data-id]').length == 6")
     gone = visit(index, "#compare=a&compare=gone")
     wait(gone, "document.querySelector('#said').textContent.includes('There is no run gone here')")
+    gone.get_by_text("Only what differs").click()
+    gone.get_by_text("Usual columns").click()
+    assert gone.locator("#runs th[data-column=arch]").count() == 1
+
+
+@pytest.mark.child
+def test_a_damaged_run_hides_no_other_in_a_comparison(tmp_path, visit):
+    runs = make_runs(tmp_path / "runs")
+    (runs / "a/queries.json").write_text('{"queries": 3}')
+    (runs / "c/queries.json").unlink()
+    index = write_pages(runs)
+    page = visit(index, "#compare=a&compare=deep/b&compare=c")
+    wait(page, "document.querySelectorAll('#curves svg.main-svg').length > 3")
+    assert page.inner_text("#said") == "There is no run a here. c has no neighbours to show."
+    assert page.inner_text("#legend").split() == ["deep/b", "c"]
+    assert page.locator('[data-compare="a"]').count() == 0
+    damaged = visit(runs / "pages/a.html")
+    assert "queries.json: expected one with" in damaged.inner_text(".alarm")
+    assert not damaged.is_visible("#comparison")
 
 
 @pytest.mark.child
@@ -403,6 +449,29 @@ def test_it_is_all_done_by_keyboard(index, visit):
     assert outline == "solid"
 
 
+# The texts with a contrast below 4.5 to what is behind them, as WCAG 2.1 defines it.
+FAINT = """() => {
+  const parse = (color) => color.match(/[0-9.]+/g).map(Number);
+  const linear = (value) => (value / 255 <= 0.03928 ? value / 255 / 12.92 : ((value / 255 + 0.055) / 1.055) ** 2.4);
+  const luminance = ([r, g, b]) => 0.2126 * linear(r) + 0.7152 * linear(g) + 0.0722 * linear(b);
+  const behind = (element) => {
+    for (let at = element; at; at = at.parentElement) {
+      const color = parse(getComputedStyle(at).backgroundColor);
+      if (color.length < 4 || color[3] > 0.99) return color;
+    }
+  };
+  const texts = [...document.querySelectorAll("body, body *")].filter((element) => element.checkVisibility()
+    && !element.closest("svg, button, select, script") && [...element.childNodes].some((n) => n.nodeType === 3
+    && n.data.trim()));
+  const contrast = (element) => {
+    const both = [parse(getComputedStyle(element).color), behind(element)].map(luminance);
+    const [dark, light] = both.sort((a, b) => a - b);
+    return (light + 0.05) / (dark + 0.05);
+  };
+  return texts.filter((element) => contrast(element) < 4.5).map((element) => element.outerHTML.slice(0, 100));
+}"""
+
+
 @pytest.mark.child
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [360, 1400])
@@ -413,6 +482,9 @@ def test_it_fits_every_screen_and_theme(index, visit, scheme, width):
         assert page.evaluate("document.documentElement.scrollWidth") <= width
         back = page.evaluate("getComputedStyle(document.body).backgroundColor")
         assert (back == "rgb(255, 255, 255)") == (scheme == "light")
+        assert page.evaluate(FAINT) == []
+    page.emulate_media(media="print")  # in black on white, whatever the screen's theme
+    assert page.evaluate("getComputedStyle(document.body).color") == "rgb(0, 0, 0)"
 
 
 @pytest.mark.child

@@ -6,7 +6,7 @@ const { rows, columns } = JSON.parse(byId("data").textContent); // run -> column
 const choice = new URLSearchParams(location.hash.slice(1));
 const remember = () => history.replaceState(null, "", `#${choice}`);
 const chosen = () => (section.dataset.run ? [section.dataset.run] : choice.getAll("compare"));
-const runs = {}; // those that are loaded: each assets/runs/<run>.js adds its own
+const runs = {}, scripts = {}; // those that are loaded: each assets/runs/<run>.js adds its own run
 const COLORS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"]; // Okabe and Ito 2008
 const DASHES = [["solid", "solid"], ["dash", "dashed"], ["dot", "dotted"]]; // of plotly, of CSS
 
@@ -17,25 +17,27 @@ function make(tag, attributes, ...children) {
   return element;
 }
 
-const scripts = {};
-const load = (path) => (scripts[path] ??= new Promise((resolve, reject) => {
+const load = (path) => (scripts[path] ??= new Promise((onload, reject) => {
   const src = document.body.dataset.root + path.split("/").map(encodeURIComponent).join("/");
-  const fail = () => reject(Error(`${path} is missing: write the pages anew.`));
-  document.head.append(Object.assign(make("script", { src }), { onload: resolve, onerror: fail }));
+  const onerror = () => reject(Error(`${path} is missing: write the pages anew.`));
+  document.head.append(Object.assign(make("script", { src }), { onload, onerror }));
 }));
 
 async function compare() {
-  const asked = chosen(), names = asked.filter((run) => run in rows);
+  const asked = chosen(), names = asked.filter((run) => run in rows && !rows[run].error);
   if ((section.hidden = !asked.length)) return;
-  said.textContent = asked.filter((run) => !(run in rows)).map((run) => `There is no run ${run} here. `).join("");
+  said.textContent = asked.filter((run) => !names.includes(run)).map((run) => `There is no run ${run} here. `).join("");
   await Promise.all(["assets/plotly.js", ...names.map((run) => `assets/runs/${run}.js`)].map(load));
   if (String(asked) !== String(chosen())) return; // another choice was made meanwhile
   const line = (n) => make("i", { style: `color: ${COLORS[n % 6]}; border-style: ${DASHES[n % 3][1]}` });
   byId("legend").replaceChildren(...names.map((run, n) => make("li", {}, line(n), run)));
   drawCurves(names);
   byId("tables").replaceChildren(...(names[1] ? [difference(names, "parameter"), difference(names, "score")] : []));
+  names.forEach((run) => runs[run].queries.queries || (said.textContent += `${run} has no neighbours to show. `));
   byId("neighbors").replaceChildren(...neighbors(names));
 }
+
+const show = () => compare().catch(({ message }) => (said.textContent += message));
 
 function drawCurves(names) {
   const along = choice.get("along") ?? "steps", weight = Number(choice.get("smoothing") ?? 0), panels = {};
@@ -49,7 +51,8 @@ function drawCurves(names) {
     if (quantity === "loss") panels.loss.push({ ...look, y: values.map(() => runs[run].chance), opacity: 0.5 });
   })));
   const plot = (quantity) => make("div", { role: "img", "aria-label": `${quantity} along ${along}: ${names}` });
-  const figures = Object.keys(panels).map((name) => make("figure", {}, make("figcaption", {}, name), plot(name)));
+  const title = (name) => make("figcaption", {}, name === "loss" ? "loss; faint: that of chance" : name);
+  const figures = Object.keys(panels).map((name) => make("figure", {}, title(name), plot(name)));
   byId("curves").replaceChildren(...figures); // before they are drawn: each fits the width that it has
   const axis = { gridcolor: "#8885", zeroline: false, automargin: true }, type = choice.has("log") ? "log" : "linear";
   const layout = { height: 260, margin: { l: 45, r: 10, t: 5, b: 40 }, showlegend: false, hovermode: "x",
@@ -81,9 +84,8 @@ function neighbors(names) {
         const about = `no. ${id}, similarity ${similarities[state][n][k]}`;
         return image(id, { hit: "✓", miss: "✗" }[kind] ?? "", { "data-id": id, class: kind, title: about });
       };
-      const found = (state) => neighbors[state][n].map(neighbor(state));
-      const title = (state) => make("h4", {}, run, make("small", {}, state));
-      const line = (state) => make("div", { "data-of": run }, title(state), ...found(state));
+      const head = (state) => make("h4", {}, run, make("small", {}, state));
+      const line = (state) => make("div", { "data-of": run }, head(state), ...neighbors[state][n].map(neighbor(state)));
       block.append(...states.map(line));
     });
   });
@@ -99,10 +101,11 @@ function showTable() { // DataTables sorts, filters and hides columns; hidden on
   const showDiffering = (_, table) => {
     const listed = table.rows({ search: "applied" }).nodes().toArray().map((tr) => tr.dataset.run);
     const visible = (column) => column === "run" || (columns[column] !== "detail" && differ(column, listed));
-    heads.forEach(({ column }, n) => column && table.column(n).visible(visible(column), false));
+    if (listed[1]) heads.forEach(({ column }, n) => column && table.column(n).visible(visible(column), false));
   };
   const shown = (head) => !("column" in head) || (asked ? asked.includes(head.column) : "shown" in head);
-  const buttons = [{ extend: "colvis", text: "Columns" }, { text: "Only what differs", action: showDiffering }];
+  const buttons = [{ extend: "colvis", text: "Columns" }, { text: "Only what differs", action: showDiffering },
+    { extend: "colvisRestore", text: "Usual columns" }];
   document.querySelectorAll("[data-compare]").forEach((box) => (box.checked = chosen().includes(box.dataset.compare)));
   const table = new DataTable("#runs", {
     paging: false, autoWidth: false, columnControl: [["search"]], order: at < 0 ? [] : [[at, direction]],
@@ -115,7 +118,7 @@ function showTable() { // DataTables sorts, filters and hides columns; hidden on
     remember();
   });
   table.on("change", ({ target: { checked, dataset } }) =>
-    (choice[checked ? "append" : "delete"]("compare", dataset.compare), remember(), compare()));
+    (choice[checked ? "append" : "delete"]("compare", dataset.compare), remember(), show()));
   return table;
 }
 
@@ -124,11 +127,10 @@ for (const control of document.querySelectorAll("[data-choice]")) {
   const name = control.dataset.choice, value = control.type === "checkbox" ? "checked" : "value";
   control[value] = choice.get(name) ?? control[value];
   control.addEventListener("input", () => {
-    choice.delete(name);
-    if (control[value]) choice.set(name, control[value]);
-    remember(), control === filter ? table.search(filter.value).draw() : compare();
+    control[value] ? choice.set(name, control[value]) : choice.delete(name);
+    remember(), control === filter ? table.search(filter.value).draw() : show();
   });
 }
-document.documentElement.classList.toggle("dark", dark.matches), table?.search(filter.value).draw(), compare();
+document.documentElement.classList.toggle("dark", dark.matches), table?.search(filter.value).draw(), show();
 dark.onchange = onhashchange = () => location.reload();
-addEventListener("unhandledrejection", ({ reason }) => (said.textContent += reason.message));
+onbeforeprint = () => document.querySelectorAll(".js-plotly-plot").forEach((plot) => Plotly.Plots.resize(plot));
