@@ -45,7 +45,9 @@ def write(file: Path, text: str) -> Path:
 
 
 def in_words(value: object) -> str:
-    """A value as a cell shows it: numbers with four digits, nothing for None."""
+    """A value as a cell shows it: numbers with four digits, nothing for None, what is in a dictionary by name."""
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {in_words(each)}" for name, each in value.items())
     return "" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
