@@ -19,6 +19,7 @@ def peak(batch: int, micro_batch: int, *options: str) -> float:
     return float(subprocess.run(list(map(str, command)), capture_output=True, text=True, check=True).stdout)
 
 
+@pytest.mark.slow
 @pytest.mark.child
 def test_a_step_in_micro_batches_takes_the_memory_of_one_of_them():
     one, parts, whole = peak(16, 16), peak(64, 16), peak(64, 64)

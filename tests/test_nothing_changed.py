@@ -58,7 +58,10 @@ def recorded() -> dict:
     return json.loads(RECORDED.read_text())
 
 
-@pytest.mark.parametrize("name", TRAININGS)
+# Those of larger encoders take a minute each: `make test-slow`, before a release and after a change to training.
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * name.startswith(("ResNet", "ViT"))) for name in TRAININGS]
+)
 def test_every_loss_of_a_short_training_is_the_recorded_one(name, recorded, tmp_path):
     assert losses(name, tmp_path) == pytest.approx(recorded["losses"][name], rel=1e-12, abs=0)
 

@@ -177,7 +177,7 @@ def test_a_cell_that_is_interrupted_in_jupyter_goes_on_when_it_is_executed_again
 
 @pytest.mark.child
 @pytest.mark.parametrize(
-    "number", [signal.SIGTERM, signal.SIGKILL, pytest.param(signal.SIGINT, marks=pytest.mark.slow)]
+    "number", [signal.SIGKILL, *(pytest.param(n, marks=pytest.mark.slow) for n in (signal.SIGTERM, signal.SIGINT))]
 )
 def test_a_notebook_that_is_stopped_in_its_training_cell_and_resumed_has_the_report_of_an_undisturbed_one(
     tmp_path, number

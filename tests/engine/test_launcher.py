@@ -72,6 +72,7 @@ def test_torchrun_trains_from_the_same_configuration(one, tmp_path):
     assert done.stdout.count("epoch 3/3") == 1
 
 
+@pytest.mark.slow
 def test_two_machines_without_a_common_disk_train_the_run_of_one(one, tmp_path):
     with socket.socket() as free:
         free.bind(("localhost", 0))
@@ -132,8 +133,11 @@ def test_a_process_that_dies_ends_the_run_with_its_own_words(tmp_path, monkeypat
 
 @pytest.mark.parametrize(
     "end",
-    ["interrupt", "kill"]
-    + [pytest.param(end, marks=pytest.mark.slow) for end in ("interrupt to all, as from a terminal", "terminate")],
+    ["kill"]
+    + [
+        pytest.param(e, marks=pytest.mark.slow)
+        for e in ("interrupt", "interrupt to all, as from a terminal", "terminate")
+    ],
 )
 def test_however_the_caller_ends_its_processes_end_too(tmp_path, end):
     config = {**TINY, "epochs": 1000, "processes": 2}

@@ -168,7 +168,7 @@ def test_the_quickstart_meets_its_prediction(project):
     ("name", "value", "named"),
     [
         ("epocs", "3", "did you mean epochs?"),
-        ("neighbors_k", "5.0", "neighbors_k"),
+        pytest.param("neighbors_k", "5.0", "neighbors_k", marks=pytest.mark.slow),
         pytest.param("neighbors_k", "five", "neighbors_k", marks=pytest.mark.slow),
         pytest.param("seed", "zero", "seed", marks=pytest.mark.slow),
     ],
