@@ -1,6 +1,6 @@
 """The runs of a folder: which there are, in what order, and which is best. Needs neither torch nor pandas."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -14,7 +14,7 @@ FACTS = ("run", "state", "curve", "loss", "chance_loss", "alarms", "epochs_done"
 HEADLINES = ("knn@20 top1", "precision@10", "precision@5")  # the first of these that a run has stands for it
 
 
-def list_runs(folder: Path, where: Iterable[str] = (), sort: str = "run") -> list[dict]:
+def list_runs(folder: Path, where: Sequence[str] = (), sort: str = "run") -> list[dict]:
     """`Run.row` of every run at any depth below `folder`; of one that cannot be read its name and the "error".
 
     where: conditions such as "arch=resnet18", all of which hold. sort: a column, whose largest numbers come first.
@@ -23,8 +23,7 @@ def list_runs(folder: Path, where: Iterable[str] = (), sort: str = "run") -> lis
     rows = Run.rows(folder)
     known = {name for row in rows for name in row}
     conditions = [condition.partition("=")[::2] for condition in where]
-    written = all("=" in condition for condition in where)
-    require(written, "where", "conditions such as arch=resnet18", " ".join(where))
+    require(all("=" in each for each in where), "where", "conditions such as arch=resnet18", " ".join(where))
     require_known({sort, *(name for name, _ in conditions)} if rows else (), known, "a column of list --json")
     chosen = [row for row in rows if all(name in row and _is(row[name], value) for name, value in conditions)]
     present = [row for row in chosen if row.get(sort) is not None]

@@ -46,14 +46,13 @@ def write_pages(folder: Path) -> Path:
             row |= damage
             bar.update()
     for row in rows:
-        there = (folder / f"assets/runs/{row['run']}.svg").exists() and "error" not in row
-        row["curve"] = "the loss" if there else None
+        row["curve"] = None if "error" in row else "the loss"
     columns = {name: kind_of(name) for name in (*AT_FIRST, *(name for row in rows for name in row))}
     numbers = {name for name in columns if all(isinstance(row.get(name), int | float | None) for row in rows)}
     alone = [file for file in sorted(folder.rglob("report.ipynb")) if not (file.parent / "config.json").exists()]
     texts = {row["run"]: {name: _text(row, name) for name in columns} for row in rows}
     shown = {"rows": rows, "columns": columns, "numbers": numbers, "at_first": AT_FIRST, "texts": texts}
-    return render(folder, "index.html", "index.html", others=[*map(page_of, alone)], now=datetime.now(UTC), **shown)
+    return render(folder, "index.html", "index.html", others=[*map(_page, alone)], now=datetime.now(UTC), **shown)
 
 
 def _is_fresh(folder: Path, row: dict, library: float) -> bool:
@@ -71,8 +70,8 @@ def _write_run(folder: Path, row: dict) -> dict:
     page, report, drawing = f"pages/{name}.html", report_of(run_dir), folder / f"assets/runs/{name}.js"
     try:
         run, queries = Run.open(run_dir), read_json(run_dir / "queries.json")
-        places = run_dir, run_dir.parent  # a notebook may train several runs
-        place = next((place for place in places if (place / RECORD).exists()), run_dir)
+        # A notebook may train several runs.
+        place = next((place for place in (run_dir, run_dir.parent) if (place / RECORD).exists()), run_dir)
         record = read_json(place / RECORD)
         require(not queries or queries.keys() >= QUERIES, "queries.json", f"one with {sorted(QUERIES)}", [*queries])
         drawn = {"chance": run.config.chance_loss, "queries": queries, "curves": curves(run)}
@@ -90,6 +89,14 @@ def _write_run(folder: Path, row: dict) -> dict:
         written = render(folder, page, "run.html", row=row | damage, texts={name: {}}, columns={})
         os.utime(written, (0, 0))  # so that it is written anew until it is mended
         return damage
+
+
+def _page(report: Path) -> Path:
+    """The page of an executed notebook, or, where that is damaged, the notebook."""
+    try:
+        return page_of(report)
+    except Exception:  # whatever is damaged: the runs are shown all the same
+        return report
 
 
 def _text(row: dict, column: str) -> str:

@@ -251,7 +251,10 @@ def test_a_notebook_of_several_runs_and_one_without_any_are_found(runs):
     write_report(runs / "deep", "count?")
     (runs / "d").mkdir()
     write_report(runs / "d", "fail?")
+    (runs / "e").mkdir()
+    (runs / "e/report.ipynb").write_text("{")
     index = write_pages(runs).read_text()
+    assert '<a href="e/report.ipynb">' in index  # it is damaged
     assert 'src="../../deep/report.html"' in (runs / "pages/deep/b.html").read_text()
     assert re.findall(r'<a href="([^"]+)/report.html"', index) == ["d", "deep"]
 
