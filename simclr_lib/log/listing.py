@@ -35,7 +35,7 @@ def list_runs(folder: Path, where: Sequence[str] = (), sort: str = "run") -> lis
 def kind_of(column: str) -> str:
     """What a column tells of a run: a "fact", a "parameter", a "score", or a "detail": the score of a baseline or of a
     stage of training, or the deviation of several."""
-    parameter, detail = column in RunConfig().to_dict(), column.endswith((")", " deviation"))
+    parameter, detail = column in RunConfig.__annotations__, column.endswith((")", " deviation"))
     return "fact" if column in FACTS else "parameter" if parameter else "detail" if detail else "score"
 
 
