@@ -44,7 +44,7 @@ def _thinned(columns: Mapping[str, Sequence[float]]) -> dict[str, list[float | N
     starts = np.linspace(0, n, min(n, MOST), endpoint=False).astype(int)
     for name, values in columns.items():
         means = np.add.reduceat(np.array(values, float), starts) / np.diff([*starts, n]) if n else []
-        thinned[name] = [float(f"{mean:.6g}") if np.isfinite(mean) else None for mean in means]
+        thinned[name] = [float(f"{mean:.6g}") if abs(mean) < np.inf else None for mean in map(float, means)]
     return thinned
 
 
