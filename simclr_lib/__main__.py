@@ -150,7 +150,7 @@ def _pages(options: argparse.Namespace) -> None:
 
 def _folder(options: argparse.Namespace) -> Path:
     folder = user_path(options.runs or project_root() / "runs", "runs")
-    require(folder.is_dir() or not options.runs, "runs", "a folder of runs", folder)
+    require(folder.is_dir() or not options.runs, "runs", "a folder of runs", folder, "give the folder above the runs'")
     return folder
 
 

@@ -185,7 +185,7 @@ def test_what_is_no_folder_of_runs_is_refused(runs, folder, monkeypatch, capsys)
     monkeypatch.chdir(runs.parent)
     with pytest.raises(SystemExit, match="2"):
         main(["pages", folder])
-    assert re.search(f"expected a folder of runs, got .*{folder}", capsys.readouterr().err)
+    assert re.search(f"expected a folder of runs, got .*{folder}; give the folder above", capsys.readouterr().err)
     assert not list(runs.rglob("index.html"))
 
 
