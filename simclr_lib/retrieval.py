@@ -13,7 +13,7 @@ from torch import Tensor
 from simclr_lib.engine.checks import require, require_choice
 
 TILE_BYTES = 64 * 2**20  # the most that one intermediate table takes, however many rows there are
-SPARE_CANDIDATES = 32  # a neighbour that float32 misplaces by this many ranks is still found at the first try
+FEW, MORE = 8, 64  # candidates beside k: few prove nearly every row, and more are ranked for those left open alone
 
 
 @torch.no_grad()
@@ -72,15 +72,16 @@ def _scaled(name: str, rows: Tensor, similarity: str) -> tuple[Tensor, float]:
 def _search(open_rows: Tensor, queries: Tensor, gallery: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """Rows of norm at most 1 -> indices and similarities (Q, k) of all queries, those at `open_rows` (Q,).
 
-    Where gallery and queries are one tensor, a query is not its own neighbour. What one precision cannot prove is
-    searched in the next, and in the end among all rows.
+    Where gallery and queries are one tensor, a query is not its own neighbour. What few candidates cannot prove is
+    searched with more, then in the next precision, and in the end among all rows.
     """
     indices = torch.empty(len(queries), k, dtype=torch.int64, device=queries.device)
     similarities = torch.empty(len(queries), k, dtype=torch.float64, device=queries.device)
-    for dtype in _search_precisions(queries.device):
+    precisions = _search_precisions(queries.device)
+    for dtype, spare in [(precisions[0], FEW), *((dtype, MORE) for dtype in precisions)]:
         coarse, left_open = gallery.to(dtype), []
         for rows in open_rows.split(_rows_in_a_tile(len(coarse) * coarse.element_size())):
-            indices[rows], similarities[rows], proven = _search_tile(rows, queries, gallery, coarse, k)
+            indices[rows], similarities[rows], proven = _search_tile(rows, queries, gallery, coarse, k, spare)
             left_open.append(rows[~proven])
         open_rows = torch.cat(left_open)
     if len(open_rows) > 0:  # ties by the dozen, such as copies or a collapsed encoder
@@ -97,18 +98,20 @@ def _search_precisions(device: torch.device) -> list[torch.dtype]:
     return [torch.float32, torch.float64] if plain else [torch.float64]
 
 
-def _search_tile(rows: Tensor, queries: Tensor, gallery: Tensor, coarse: Tensor, k: int) -> tuple[Tensor, ...]:
+def _search_tile(
+    rows: Tensor, queries: Tensor, gallery: Tensor, coarse: Tensor, k: int, spare: int
+) -> tuple[Tensor, Tensor, Tensor]:
     """For the queries at `rows` (T,): indices and similarities (T, k), and whether these are proven (T,).
 
-    Candidates come from `coarse`, the gallery in some precision. Proven means that the k-th similarity is above that of
-    the last candidate by more than the error bound, so that no other row can reach it.
+    k + spare candidates come from `coarse`, the gallery in some precision. Proven means that the k-th similarity is
+    above that of the last candidate by more than the error bound, so that no other row can reach it.
     """
     queries, themselves = queries[rows], queries is gallery
     scores = queries.to(coarse.dtype) @ coarse.T  # (T, N)
     if themselves:
         scores.scatter_(1, rows[:, None], -torch.inf)
     choice = len(gallery) - themselves
-    coarse_best, candidates = scores.topk(min(k + SPARE_CANDIDATES, choice))
+    coarse_best, candidates = scores.topk(min(k + spare, choice))
     candidates = candidates.sort(1).values  # in the order of ids, so that a stable sort gives ties to the lowest
     # Not a matrix product: that may round equal rows differently, depending on where they stand.
     parts = _rows_in_a_tile(8 * candidates.shape[1] * queries.shape[1])  # of (T, C, D), far wider than the scores
