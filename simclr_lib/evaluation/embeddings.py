@@ -132,13 +132,19 @@ def embed_over_training(run: Run, images: ImageSet) -> dict[str, Tensor]:
     return {name: embed_once(run, images, epochs) for epochs, name in stages.items()}
 
 
-def embed_layers(run: Run, images: ImageSet) -> dict[str, Tensor]:
-    """h, which evaluation uses, and z, which the loss sees, after training or at the last checkpoint: "h" (N, D) and
-    "z" (N, P).
+def embed_layers(run: Run, images: ImageSet, epochs: int | None = None) -> dict[str, Tensor]:
+    """h, which evaluation uses, and z, which the loss sees, after so many epochs, as `load_model` counts them: "h"
+    (N, D) and "z" (N, P).
 
     Raises:
         ValueError: where neither snapshot nor checkpoint is left; encoder.safetensors has no projection head.
     """
-    h, head = embed_once(run, images), load_model(run).projection_head
-    with torch.no_grad():
-        return {"h": h, "z": head(h.to(next(head.parameters()).device)).cpu()}
+    h = embed_once(run, images, epochs)
+    return {"h": h, "z": project(run, h, epochs)}
+
+
+@torch.no_grad()
+def project(run: Run, h: Tensor, epochs: int | None = None) -> Tensor:
+    """z (N, P) of h (N, D), on the CPU; as `embed_layers` has it."""
+    head = load_model(run, epochs).projection_head
+    return head(h.to(next(head.parameters()).device)).cpu()
