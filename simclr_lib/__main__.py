@@ -1,4 +1,4 @@
-"""The command line: python -m simclr_lib train | resume | run | score | file | list | best | pages."""
+"""The command line: python -m simclr_lib train | resume | run | score | file | list | best | pages | explore."""
 
 import argparse
 import ast
@@ -56,6 +56,11 @@ def _parser() -> argparse.ArgumentParser:
     add("file", _file, "file an executed notebook as the report of its run").add_argument("notebook")
     add("score", _score, "score and draw a run, without a notebook").add_argument("run_dir")
 
+    explore = add("explore", _explore, "write explore.html of a run: walk through the neighbours of its images")
+    explore.add_argument("run_dir", nargs="+", help="a run, or several on one set of images, beside each other")
+    explore.add_argument("--data-root", help="where the images are; default: where the run had them")
+    explore.add_argument("--parquet", metavar="FILE", help="write this instead: a table for Embedding Atlas and others")
+
     listed = add("list", _list, "list the runs", parents=[chosen])
     listed.add_argument("--sort", default="run", metavar="COLUMN", help="a parameter or a score, the largest first")
     listed.add_argument("--json", action="store_true", help="every column of every run")
@@ -110,6 +115,19 @@ def _score(options: argparse.Namespace) -> None:
     with one_writer(run.path):
         show_all(run, **{name: parameters[name] for name in ("neighbors_k", "evaluation_images") if name in parameters})
     print(f"\nThe pictures are in {run.path / 'figures'}, the scores in {run.path / 'summary.json'}")
+
+
+def _explore(options: argparse.Namespace) -> None:
+    from simclr_lib import Run
+    from simclr_lib.engine.lock import one_writer
+    from simclr_lib.evaluation.columns import Columns
+    from simclr_lib.log.explorer import write_explorer, write_parquet
+
+    runs, root = [Run.open(path) for path in options.run_dir], options.data_root
+    with one_writer(runs[0].path):
+        columns = Columns(runs, **({"root": root} if root else {}))
+        done = write_parquet(columns, options.parquet) if options.parquet else write_explorer(columns)
+    say(f"To walk through the neighbours, open {done}")
 
 
 def _execute(execute: Callable[..., Path], *arguments: object) -> None:

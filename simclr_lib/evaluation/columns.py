@@ -1,16 +1,20 @@
 """What the images of a run are compared by: raw pixels, and its encoders from untrained to trained; a column each.
 
-N images, D dimensions of a column.
+N images, D dimensions of a column, k neighbours.
 """
 
-from collections.abc import Mapping, Sequence
+import zlib
+from collections.abc import Sequence
 from contextlib import suppress
+from functools import cached_property
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 from sklearn.neighbors import KNeighborsRegressor
+from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from simclr_lib import Run, top_k_neighbors
@@ -21,12 +25,12 @@ from simclr_lib.engine.seeds import permutation
 from simclr_lib.evaluation import embeddings
 
 RAW = "raw pixels"
-Tables = dict[str, tuple[Tensor, Tensor]]  # "h cosine", "z dot", ... -> indices and similarities, (N, k) each
 LANDMARKS = 3000  # images that t-SNE places on a map: it needs 10 s for these, and a minute for four times as many
+Tables = dict[str, tuple[Tensor, Tensor]]  # "h cosine", "z dot", ... -> indices and similarities
 
 
 class Columns:
-    """The images of one run, or of several runs on one set, and what they are in each column.
+    """The images of one run, or of several runs on one set, and their k neighbours (at most N - 1) in each column.
 
     options: of `load_images`, such as split="train", for others than those that runs are scored on.
     images: as the first run has them. rows: by column, "h" (N, D) and, but for raw pixels and where no projection head
@@ -34,14 +38,14 @@ class Columns:
     Raises ValueError where the runs are not on one set of images.
     """
 
-    def __init__(self, runs: Sequence[Run], **options: object) -> None:
+    def __init__(self, runs: Sequence[Run], k: int = 20, **options: object) -> None:
         galleries = [embeddings.load_gallery(run.config, **options) for run in runs]
-        self.runs, self.images, self._states = runs, galleries[0], {RAW: (runs[0], None)}
+        self.runs, self.images, self.k = runs, galleries[0], min(k, len(galleries[0]) - 1)
         found = ", ".join(f"{len(images)} of {run.config.dataset}" for run, images in zip(runs, galleries, strict=True))
         one_set = len({run.config.dataset for run in runs}) == 1
         same = one_set and all(torch.equal(images.ids, self.images.ids) for images in galleries)
         require(same, "runs", "runs on one set of images", found)
-        self._found, self._searched = {}, 0
+        self._states = {RAW: (runs[0], None)}
         self.rows = {RAW: {"h": embeddings.raw_pixels(self.images.images)}}
         for run, images in zip(runs, galleries, strict=True):
             kept = {f"after {n} epoch{'s' * (n > 1)}": n for n in run.snapshots if n != run.config.epochs}
@@ -50,43 +54,51 @@ class Columns:
                 self._states[name] = run, epochs
                 self.rows[name] = self._layers(name, embeddings.embed_once(run, images, epochs))
 
-    def nearest(self, k: int) -> dict[str, Tables]:
-        """The k nearest of each image among the others, by column; searched once for the largest k."""
-        if k > self._searched:
-            with progress_bar(len(self.rows), "neighbours", "columns", leave=False) as bar:
-                for name, rows in self.rows.items():
-                    self._found[name] = _nearest(name, rows, None, k)
-                    bar.update()
-            self._searched = k
-        return {name: {kind: (i[:, :k], s[:, :k]) for kind, (i, s) in of.items()} for name, of in self._found.items()}
+    @cached_property
+    def nearest(self) -> dict[str, Tables]:
+        """The nearest of each image among the others, by column: two tables (N, k). The run keeps them."""
+        found = {}
+        with progress_bar(len(self.rows), "neighbours", "columns", leave=False) as bar:
+            for name, rows in self.rows.items():
+                run = self._states[name][0]
+                found[name] = {kind: self._search(run, rows[kind[0]], kind[2:]) for kind in _kinds(name, rows)}
+                bar.update()
+        return found
 
-    def nearest_to(self, item: Item, k: int) -> dict[str, Tables]:
-        """The k images that are nearest to one of your own, as `decode` takes it, by column."""
+    def nearest_to(self, item: Item) -> dict[str, Tables]:
+        """The images that are nearest to one of your own, as `decode` takes it, by column: two tables (1, k)."""
         found = {}
         for name, (run, epochs) in self._states.items():
             pixels = torch.from_numpy(decode(item, run.config.actual_store_size, run.config.resize))[None]
-            if name == RAW:
-                one = {"h": embeddings.raw_pixels(pixels)}
-            else:
+            one, rows = {"h": embeddings.raw_pixels(pixels)}, self.rows[name]
+            if name != RAW:
                 encoder = embeddings.load_encoder(run, epochs)
                 one = self._layers(name, embeddings.embed_as_trained(run.config, encoder, pixels))
-            found[name] = _nearest(name, one, self.rows[name], k)
+            kinds = _kinds(name, rows)
+            found[name] = {kind: top_k_neighbors(one[kind[0]], rows[kind[0]], self.k, kind[2:]) for kind in kinds}
         return found
 
+    @cached_property
     def places(self) -> np.ndarray:
         """A map by h of the last column: a place in [0, 1] for each image, (N, 2), alike images near each other.
 
         t-SNE (van der Maaten and Hinton 2008) of 50 principal components of the l2-normalised h. Of more than LANDMARKS
-        images, a random part of so many is placed, and each of the others among the five nearest of these.
+        images, a random part of so many is placed, and each of the others among the five nearest of these. The run
+        keeps it.
         """
-        h = torch.nn.functional.normalize(self.rows[list(self.rows)[-1]]["h"]).numpy()
-        parts = PCA(min(50, *h.shape), random_state=0).fit_transform(h)
-        some = permutation(len(h), seed=0)[:LANDMARKS].numpy()
-        perplexity = min(30, (len(some) - 1) / 3)
-        placed = TSNE(init="pca", random_state=0, max_iter=500, perplexity=perplexity).fit_transform(parts[some])
-        nearest = KNeighborsRegressor(min(5, len(some)), weights="distance").fit(parts[some], placed)
-        places = nearest.predict(parts)
-        return (places - places.min(0)) / np.ptp(places, axis=0)
+        h, run = [*self.rows.values()][-1]["h"], self.runs[-1]
+        file, n = f"embeddings/map-{_checksum(h)}", min(len(h), LANDMARKS)
+        if kept := run.load_arrays(file):
+            return kept["places"]
+        parts = PCA(min(50, *h.shape), random_state=0).fit_transform(F.normalize(h).numpy())
+        some = permutation(len(h), seed=0)[:n].numpy()
+        method = TSNE(init="pca", random_state=0, max_iter=500, perplexity=min(30, (n - 1) / 3))
+        with threadpool_limits(1):  # several are hardly faster, and beside other work wait for one another
+            placed = method.fit_transform(parts[some])
+        places = KNeighborsRegressor(min(5, n), weights="distance").fit(parts[some], placed).predict(parts)
+        places = (places - places.min(0)) / np.ptp(places, axis=0)
+        run.save_arrays(file, places=places)
+        return places
 
     def _layers(self, name: str, h: Tensor) -> dict[str, Tensor]:
         run, epochs = self._states[name]
@@ -94,12 +106,21 @@ class Columns:
             return {"h": h, "z": embeddings.project(run, h, epochs)}
         return {"h": h}
 
+    def _search(self, run: Run, rows: Tensor, similarity: str) -> tuple[Tensor, Tensor]:
+        file = f"embeddings/{self.k}-nearest-by-{similarity}-{_checksum(rows)}"
+        kept = run.load_arrays(file)
+        if not kept:
+            indices, similarities = top_k_neighbors(rows, k=self.k, similarity=similarity)
+            kept = {"indices": indices.int().numpy(), "similarities": similarities.numpy()}
+            run.save_arrays(file, **kept)
+        return torch.from_numpy(kept["indices"]).long(), torch.from_numpy(kept["similarities"])
 
-def _nearest(name: str, rows: Mapping[str, Tensor], gallery: Mapping[str, Tensor] | None, k: int) -> Tables:
-    """By every layer and similarity; by raw pixels, cosine alone, as dot products are a matter of brightness."""
+
+def _kinds(name: str, layers: dict[str, Tensor]) -> list[str]:
+    """How a column is compared: "h cosine", "z dot", ...; by raw pixels a dot product is a matter of brightness."""
     similarities = CHOICES["similarity"] if name != RAW else ["cosine"]
-    return {
-        f"{layer} {similarity}": top_k_neighbors(rows[layer], gallery and gallery[layer], k, similarity)
-        for layer in rows
-        for similarity in similarities
-    }
+    return [f"{layer} {similarity}" for layer in layers for similarity in similarities]
+
+
+def _checksum(rows: Tensor) -> str:
+    return f"{zlib.crc32(rows.contiguous().numpy()):08x}"

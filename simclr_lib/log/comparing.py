@@ -1,12 +1,12 @@
 """Runs beside each other, each a row of a table: which are compared, in what they differ, and the paper's grid."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import SimpleNamespace
 
 import pandas as pd
 from IPython.display import display
-from ipywidgets import SelectMultiple, interactive_output
+from ipywidgets import Dropdown, SelectMultiple, interactive_output
 
 from simclr_lib.config import MACHINE_FIELDS, RunConfig
 from simclr_lib.engine.checks import require
@@ -27,6 +27,15 @@ def choose(frame: pd.DataFrame, names: Sequence[str], columns: Sequence[str]) ->
         return SimpleNamespace(value=chosen)
     chooser = SelectMultiple(options=[*frame.index], value=chosen, rows=min(len(frame), 12), layout={"width": "auto"})
     display(chooser, interactive_output(lambda value: display(frame.loc[[*value], columns]), {"value": chooser}))
+    return chooser
+
+
+def choose_one(what: str, options: Mapping[str, str], value: str) -> Dropdown | SimpleNamespace:
+    """In JupyterLab a list of `options`, name -> value, to choose one from; elsewhere what stands for it."""
+    require(value in options.values(), what, f"one of {', '.join(options.values())}", repr(value))
+    if "JPY_SESSION_NAME" not in os.environ:
+        return SimpleNamespace(value=value)
+    display(chooser := Dropdown(options=[*options.items()], value=value, description=what))
     return chooser
 
 

@@ -27,8 +27,10 @@ from simclr_lib.engine.parameters import require_known
 from simclr_lib.engine.paths import new_run_dir, project_root, read_json, require_writable, user_path
 
 RECORD = "notebook.json"
+FILED = "SIMCLR_REPORT"  # the environment variable by which a notebook knows where its report will lie
 NO_NETWORK = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; font-src data:; media-src data:; script-src"
 SCRIPT = re.compile("<script[^>]*>(.*?)</script>", re.DOTALL)
+EXPLORER = Path(__file__).with_name("templates") / "explorer.js"  # which stands in the frames of some reports
 
 
 class NotebookFailedError(ProcessFailedError):
@@ -70,6 +72,7 @@ def run_notebook(
         record_notebook(run_dir, notebook, parameters, changed)
         print(f"executing {notebook} into {run_dir} (to go on: resume {run_dir})", flush=True)
         os.environ[TOKEN] = held[run_dir]  # the kernel is one writer with this process
+        os.environ[FILED] = str(run_dir)
         if report.exists():
             os.replace(report, run_dir / "report.previous.ipynb")
         given, options = {**parameters, "run_dir": str(run_dir)}, dict(engine_name="simclr", progress_bar=False)
@@ -144,7 +147,8 @@ def page_of(report: Path) -> Path:
 def write_page(notebook: str | Path) -> Path:
     """Write an executed notebook as one .html beside it, pictures inside; returns that.
 
-    It needs no network and may not use it, and runs no script but those of the exporter: not those of the outputs.
+    It needs no network and may not use it, and runs no script but the exporter's and the explorer's: not those of the
+    outputs.
     """
     notebook, (exporter, beginning) = user_path(notebook, "notebook"), _exporter()
     body, _ = exporter.from_filename(str(notebook))
@@ -155,15 +159,19 @@ def write_page(notebook: str | Path) -> Path:
 
 @cache
 def _exporter() -> tuple[object, str]:
-    """nbconvert's exporter, and how the pages begin: with a policy that allows no script but those of the exporter."""
+    """nbconvert's exporter, and how the pages begin: with the `policy` of its own scripts and the explorer."""
     from nbconvert import HTMLExporter
 
     exporter = HTMLExporter(embed_images=True, mathjax_url="", require_js_url="", jquery_url="", mermaid_js_url="")
     empty, _ = exporter.from_notebook_node(nbformat.v4.new_notebook())
-    own = [base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in SCRIPT.findall(empty)]
-    policy = NO_NETWORK + "".join(f" 'sha256-{digest}'" for digest in own)
-    before = empty.partition("<head>")[0]
-    return exporter, f'{before}<head><meta http-equiv="Content-Security-Policy" content="{policy}">'
+    before, allowed = empty.partition("<head>")[0], policy(*SCRIPT.findall(empty), EXPLORER.read_text("utf-8"))
+    return exporter, f'{before}<head><meta http-equiv="Content-Security-Policy" content="{allowed}">'
+
+
+def policy(*scripts: str) -> str:
+    """What a page may do: nothing on the network, and of scripts to run these."""
+    digests = [base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts]
+    return NO_NETWORK + "".join(f" 'sha256-{digest}'" for digest in digests)
 
 
 def _choices(parameters: Mapping[str, object]) -> dict:

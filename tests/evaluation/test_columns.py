@@ -23,7 +23,7 @@ def trained_for_three(tmp_path_factory) -> Run:
 
 @pytest.fixture(scope="module")
 def columns(trained_for_three) -> Columns:
-    return Columns([trained_for_three], limit=40)
+    return Columns([trained_for_three], k=5, limit=40)
 
 
 def slow_order(rows: np.ndarray, query: int, similarity: str) -> list[tuple[float, int]]:
@@ -39,7 +39,7 @@ def slow_order(rows: np.ndarray, query: int, similarity: str) -> list[tuple[floa
 
 def test_there_is_a_column_for_raw_pixels_and_each_stage_that_was_kept(columns):
     assert list(columns.rows) == [RAW, "untrained encoder", "after 1 epoch", "after 2 epochs", "trained encoder"]
-    assert {name: set(of) for name, of in columns.nearest(3).items()} == {
+    assert {name: set(of) for name, of in columns.nearest.items()} == {
         RAW: {"h cosine"},
         **dict.fromkeys([*columns.rows][1:], KINDS),
     }
@@ -56,7 +56,7 @@ def test_a_column_is_what_the_model_of_that_stage_makes_of_the_images(columns, t
 
 @pytest.mark.parametrize("kind", sorted(KINDS))
 def test_the_neighbours_are_those_of_plain_loops(columns, kind):
-    indices, similarities = columns.nearest(5)["trained encoder"][kind]
+    indices, similarities = columns.nearest["trained encoder"][kind]
     rows = columns.rows["trained encoder"][kind[0]].double().numpy()
     for query in (0, 17, 39):
         expected = slow_order(rows, query, kind[2:])[:5]
@@ -64,22 +64,34 @@ def test_the_neighbours_are_those_of_plain_loops(columns, kind):
         np.testing.assert_allclose(similarities[query], [-value for value, _ in expected], rtol=1e-9)
 
 
-def test_fewer_neighbours_are_the_first_of_more(trained_for_three):
-    columns = Columns([trained_for_three], limit=20)
-    more, fewer = columns.nearest(7)[RAW]["h cosine"], columns.nearest(2)[RAW]["h cosine"]
-    assert all(torch.equal(table[:, :2], first) for table, first in zip(more, fewer, strict=True))
-    assert columns.nearest(9)[RAW]["h cosine"][0].shape == (20, 9)
+def test_what_was_searched_once_is_read_again_and_other_images_are_searched_anew(trained_for_three, monkeypatch):
+    first = Columns([trained_for_three], k=4, limit=20)
+    kept, places = first.nearest, first.places
+    fewer, others = (Columns([trained_for_three], k=k, limit=limit) for k, limit in ((2, 20), (4, 21)))
+    assert torch.equal(fewer.nearest[RAW]["h cosine"][0], kept[RAW]["h cosine"][0][:, :2])
+    assert others.nearest[RAW]["h cosine"][0].shape == (21, 4)
+    monkeypatch.setattr("simclr_lib.evaluation.columns.top_k_neighbors", None)
+    monkeypatch.setattr("simclr_lib.evaluation.columns.TSNE", None)
+    again = Columns([trained_for_three], k=4, limit=20)
+    for name, of in again.nearest.items():
+        for kind, tables in of.items():
+            assert all(torch.equal(now, then) for now, then in zip(tables, kept[name][kind], strict=True))
+    np.testing.assert_array_equal(again.places, places)
+
+
+def test_there_are_no_more_neighbours_than_other_images(trained_for_three):
+    assert Columns([trained_for_three], k=50, limit=20).nearest[RAW]["h cosine"][0].shape == (20, 19)
 
 
 def test_an_image_of_ones_own_has_itself_as_its_nearest_in_every_column(columns, tmp_path):
     pixels = columns.images.images[11]
     Image.fromarray(pixels.permute(1, 2, 0).numpy()).save(tmp_path / "own.png")
     for item in (pixels.numpy(), str(tmp_path / "own.png")):
-        found = columns.nearest_to(item, 4)
+        found = columns.nearest_to(item)
         assert set(found) == set(columns.rows)
         for of in found.values():
             for kind, (indices, similarities) in of.items():
-                assert indices.shape == similarities.shape == (1, 4)
+                assert indices.shape == similarities.shape == (1, 5)
                 if kind.endswith("cosine"):
                     assert indices[0, 0] == 11
                     assert similarities[0, 0] == pytest.approx(1, abs=1e-5)
@@ -93,7 +105,7 @@ def test_without_the_projection_head_h_alone_is_compared(trained_for_three, tmp_
         shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
     left = Columns([Run.open(tmp_path / "run")])
     assert list(left.rows) == [RAW, "untrained encoder", "trained encoder"]
-    assert set(left.nearest(3)["trained encoder"]) == {"h cosine", "h dot"}
+    assert set(left.nearest["trained encoder"]) == {"h cosine", "h dot"}
     torch.testing.assert_close(left.rows["trained encoder"]["h"], columns.rows["trained encoder"]["h"])
 
 
@@ -127,16 +139,16 @@ def test_runs_on_different_images_are_refused(trained_for_three, tmp_path):
         Columns([trained_for_three, Run.start(tmp_path / "other", config)])
 
 
-def test_on_the_map_alike_images_lie_near_each_other(columns, monkeypatch):
+def test_on_the_map_alike_images_lie_near_each_other(trained_for_three, monkeypatch):
     monkeypatch.setattr("simclr_lib.evaluation.columns.LANDMARKS", 60)  # the other half is placed among these
     n, kind = 120, torch.arange(120) % 3
     h = 10 * torch.eye(8)[kind] + 0.3 * torch.randn(n, 8)
-    monkeypatch.setitem(columns.rows, "trained encoder", {"h": h})
-    places = columns.places()
+    fresh = Columns([trained_for_three], limit=n)
+    monkeypatch.setitem(fresh.rows, "trained encoder", {"h": h})
+    places = fresh.places
     assert places.shape == (n, 2)
     assert places.min() == 0
     assert places.max() == 1
     centres = np.stack([places[kind == k].mean(0) for k in range(3)])
     nearest = np.linalg.norm(places[:, None] - centres, axis=2).argmin(1)
     assert (nearest == kind.numpy()).mean() > 0.95
-    np.testing.assert_array_equal(places, columns.places())  # the same at every call

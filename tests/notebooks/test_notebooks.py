@@ -12,11 +12,13 @@ from types import SimpleNamespace
 
 import nbformat
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
 
-from simclr_lib import Run
+from simclr_lib import Run, RunConfig, train
+from simclr_lib.evaluation.columns import Columns
 
 ROOT = Path(__file__).parents[2]
 SOURCES = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -56,7 +58,8 @@ def test_parameters_are_at_most_fourteen_flat_literals_with_run_dir_among_them(p
     (cell,) = (cell for cell in cells(path, "code") if "parameters" in tags(cell))
     values = {n.targets[0].id: ast.literal_eval(n.value) for n in ast.parse(cell.source).body}
     assert values["run_dir"] == ""
-    assert values.get("seed") == (None if path.stem == "04_compare_runs" else 0)  # 04 draws nothing
+    draws = path.stem not in ("04_compare_runs", "06_explore_neighbors")
+    assert values.get("seed") == (0 if draws else None)
     assert 10 <= len(values) <= 14
     repeated = set(values) & {
         keyword.arg
@@ -274,6 +277,34 @@ def test_iteration_2_on_real_images_of_caltech101(project, unpack_caltech101):
     assert run.summary["classification"]["classes"] == "4 (BACKGROUND_Google is left out)"
     assert len(run.summary["prediction_met"]) == 3
     assert figures(run) == EVERY_PICTURE | {"neighbors_over_training"}
+
+
+@pytest.mark.child
+def test_06_walks_through_a_run_beside_another_with_a_picture_and_a_table(project):
+    for name in ("one", "other"):
+        train(RunConfig(limit_images=64, batch_size=16, epochs=1, norm="group", device="cpu"), project / "runs" / name)
+    Image.new("RGB", (40, 30), "red").save(project / "own.png")
+    (project / "notes.csv").write_text("id,note\n3,odd\n")
+    given = {"run": "one", "beside": "other", "picture": "../own.png", "table": "../notes.csv", "limit_images": "300"}
+    arguments = [word for name, value in {**given, "run_dir": "../runs/look"}.items() for word in ("-p", name, value)]
+    papermill(project / "notebooks", "06_explore_neighbors.ipynb", "../out.ipynb", *arguments)
+    shown = outputs(project / "out.ipynb")
+    assert "srcdoc" in shown
+    assert "other: trained encoder" in shown
+    looked = pd.read_csv(project / "runs/look/images.csv", index_col=0)
+    assert len(looked) == 300
+    columns = Columns([Run.open(project / "runs/one"), Run.open(project / "runs/other")], limit=300)
+    labels = columns.images.labels
+    for name, of in columns.nearest.items():
+        hits = (labels[of["h cosine"][0][:, :10]] == labels[:, None]).sum(1)
+        assert looked[name].tolist() == hits.tolist()
+    raw, after = looked["raw pixels"], looked["other: trained encoder"]
+    met = json.loads((project / "runs/look/summary.json").read_text())["prediction_met"]
+    assert [*met.values()] == [(after[raw == 0] > 0).mean() >= 0.5, (after[raw >= 5] == 0).mean() <= 0.05]
+    shutil.rmtree(project / "runs")
+    Run.start(project / "runs/bare", RunConfig())
+    with pytest.raises(AssertionError, match="whose weights are there"):
+        papermill(project / "notebooks", "06_explore_neighbors.ipynb", "../out.ipynb")
 
 
 @pytest.mark.child

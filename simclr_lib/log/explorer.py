@@ -1,0 +1,220 @@
+"""Walk through the neighbours of a run, before and after training: a widget in JupyterLab, a frame in an executed
+report, a file to open. All three are the one script explorer.js, and show what `collect` gathers.
+
+N images, k neighbours of each in every column.
+"""
+
+import base64
+import json
+import os
+import zlib
+from dataclasses import replace
+from importlib.util import find_spec
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from anywidget import AnyWidget
+from IPython.display import HTML, display
+from ipywidgets import Checkbox, FloatRangeSlider, FloatSlider, interactive
+from PIL import Image
+from torch import Tensor
+from torchvision.transforms.functional import convert_image_dtype, resize
+from torchvision.utils import make_grid
+from traitlets import Dict, List
+
+from simclr_lib import ImageSet, Run, RunConfig, figures
+from simclr_lib.data.decode import decode
+from simclr_lib.engine.checks import require
+from simclr_lib.engine.lock import rewriting
+from simclr_lib.engine.paths import project_root, user_path
+from simclr_lib.evaluation.columns import Columns
+from simclr_lib.log.report import EXPLORER, FILED, policy
+from simclr_lib.log.sections import view_pairs_of
+from simclr_lib.log.site import TEMPLATES
+
+SIDE, SHEET = 64, 1024  # pixels: of a picture at most, and of a sheet of pictures
+IN_FILE, IN_WIDGET = 20, 50  # neighbours of every image
+MOST = 6_000_000  # bytes by which a report may grow
+
+
+class Explorer(AnyWidget):
+    """The view in JupyterLab. `selected` has the ids of the images that are selected; it may be set, too."""
+
+    _esm, _css = EXPLORER, EXPLORER.with_suffix(".css")
+    shown = Dict().tag(sync=True)
+    query = Dict().tag(sync=True)
+    selected = List().tag(sync=True)
+
+    def __init__(self, columns: Columns, image: object = None, table: pd.DataFrame | None = None) -> None:
+        self.columns = columns
+        super().__init__(**collect(columns, image, table))
+        self.on_msg(self._ask_for)
+
+    def ask(self, image: object, name: str = "your image") -> None:
+        """Show the neighbours of an image of your own, as `explore` takes it."""
+        self.query = _query(self.columns, image, name)
+
+    def _ask_for(self, _: "Explorer", message: dict, buffers: list) -> None:
+        """Answer the view, which sends what a file holds."""
+        try:
+            self.ask(bytes(buffers[0]), message["name"])
+        except Exception as error:  # whatever is wrong with the file: the view says so
+            why = f"expected an image that can be read, got {message['name']} ({type(error).__name__})"
+            self.query = {"error": f"{why}; choose a JPEG or a PNG"}
+
+
+def explore(*runs: Run, image: object = None, table: pd.DataFrame | None = None, **options: object) -> Explorer | HTML:
+    """Walk through the neighbours of a run, or of several runs on one set of images.
+
+    image: one of your own, to begin with: a file, what a file holds, or (3, H, W) uint8 or in [0, 1]. table: what else
+    is known of the images, a row each by id, in whose columns they can be coloured. options: of `load_images`, such as
+    split="train", for others than the images that the runs are scored on.
+    Returns the widget where a front end can show it. Else, for a report, a frame with the page that `write_explorer`
+    writes, or, where the report would grow by more than 6 MB, a picture and a link.
+    """
+    alive = "JPY_SESSION_NAME" in os.environ  # a front end
+    columns = Columns(runs, IN_WIDGET if alive else IN_FILE, **options)
+    if alive:
+        return Explorer(columns, image, table)
+    page, picture = write_explorer(columns, image, table), _picture(columns)._repr_mimebundle_()[0]
+    ((kind, encoded),) = picture.items()
+    shown = {"title": _title(columns), "kind": kind, "picture": encoded.strip()}
+    shown["page"] = page.read_text("utf-8") if page.stat().st_size < MOST else ""
+    shown["link"] = os.path.relpath(page, os.environ.get(FILED, "."))
+    shown["places"] = [os.path.relpath(run.path, project_root()) for run in runs]
+    view = HTML(TEMPLATES.get_template("frame.html").render(shown))
+    view.columns, view.selected = columns, []  # as the widget has them
+    return view
+
+
+def write_explorer(columns: Columns, image: object = None, table: pd.DataFrame | None = None) -> Path:
+    """Write explore.html in the directory of the first run: all of the view in a file, which opens from the disk."""
+    script, run_dir = EXPLORER.read_text("utf-8"), columns.runs[0].path
+    values = collect(columns, image, table)
+    data = json.dumps(values, default=lambda part: base64.b64encode(part).decode()).replace("<", "\\u003c")
+    shown = {"policy": policy(script), "title": _title(columns), "data": data, "script": script}
+    shown["style"] = EXPLORER.with_suffix(".css").read_text("utf-8")
+    with rewriting(run_dir, "explore.html") as temporary:
+        temporary.write_text(TEMPLATES.get_template("explorer.html").render(**shown), "utf-8")
+    return run_dir / "explore.html"
+
+
+def write_parquet(columns: Columns, file: str | Path) -> Path:
+    """Write a table for other tools, a row an image, in Embedding Atlas's conventions; returns the path.
+
+    id, file and label; "image", a dictionary with the bytes of a PNG; projection_x and projection_y, its place on the
+    map; and by the last column "neighbors", by the others "neighbors by <column>": a dictionary with "ids", which are
+    rows of this table from 0, the nearest first, and "distances", 1 - cosine similarity.
+
+    Raises ValueError where pyarrow is not installed.
+    """
+    require(find_spec("pyarrow"), "--parquet", "pyarrow, which writes it", "none", "pip install 'simclr-lib[parquet]'")
+    file, images, places = user_path(file, "parquet"), columns.images, columns.places
+    names = images.paths or [f"{id}.png" for id in images.ids.tolist()]
+    labels = [[*images.class_names, None][label] for label in images.labels.tolist()]
+    table = {"id": images.ids.numpy(), "file": names, "label": labels}
+    table |= {"image": [{"bytes": _encoded(image, "PNG")} for image in images.images]}
+    table |= {f"projection_{axis}": places[:, place] for place, axis in enumerate("xy")}
+    for name, tables in columns.nearest.items():
+        near = zip(tables["h cosine"][0].tolist(), (1 - tables["h cosine"][1]).float().numpy(), strict=True)
+        table[f"neighbors by {name}"] = [{"ids": ids, "distances": distances} for ids, distances in near]
+    table["neighbors"] = table.pop(f"neighbors by {name}")
+    pd.DataFrame(table).to_parquet(file)
+    return file
+
+
+def collect(columns: Columns, image: object = None, table: pd.DataFrame | None = None) -> dict[str, dict]:
+    """What the script shows: under "shown" pictures, classes, names, a map, and the k nearest of every image in every
+    column; under "query" the image of one's own."""
+    images, found = columns.images, columns.nearest.items()
+    known = {} if table is None else json.loads(table.reindex(images.ids.tolist()).to_json(date_format="iso"))
+    shown = {
+        "k": columns.k,
+        "side": min(SIDE, images.images.shape[-1]),
+        "sheets": _sheets(images.images),
+        "classes": images.class_names,
+        "names": images.paths and ["/".join(Path(path).parts[-2:]) for path in images.paths],
+        "ids": _packed(images.ids),
+        "labels": _packed(images.labels),
+        "places": _packed(columns.places * 65535),
+        "columns": [{"name": name, "tables": {kind: _table(*of[kind]) for kind in of}} for name, of in found],
+        "table": {name: [*values.values()] for name, values in known.items()},
+    }
+    return {"shown": shown, "query": {} if image is None else _query(columns, image)}
+
+
+def explore_views(images: ImageSet, config: RunConfig | None = None) -> None:
+    """View pairs of some images, and the numbers of the parameters cell that make such; in JupyterLab under sliders.
+
+    config: where the sliders begin, and how large views are; None: the defaults at the images' own size.
+    """
+    config = config or RunConfig(image_size=images.images.shape[-1])
+
+    def show(color_strength: float, crop_area: tuple[float, float], blur: bool) -> None:
+        chosen = dict(color_strength=color_strength, crop_area=crop_area, blur=blur)
+        display(view_pairs_of(images, replace(config, **chosen), "View pairs, as the encoder meets them"))
+        print("\n".join(f"{name} = {value}" for name, value in chosen.items()))
+
+    if "JPY_SESSION_NAME" not in os.environ:
+        return show(config.color_strength, config.crop_area, config.blur)
+    options = dict(continuous_update=False, style={"description_width": "initial"})
+    color = FloatSlider(config.color_strength, min=0, max=2, step=0.1, description="colour strength", **options)
+    crop = FloatRangeSlider(value=config.crop_area, min=0.02, max=1, step=0.02, description="crop area", **options)
+    display(interactive(show, color_strength=color, crop_area=crop, blur=Checkbox(config.blur, description="blur")))
+
+
+def _title(columns: Columns) -> str:
+    return f"Neighbours by {', '.join(run.path.name for run in columns.runs)}"
+
+
+def _query(columns: Columns, image: object, name: str = "your image") -> dict[str, Any]:
+    """The neighbours of an image of one's own, by position, in every column; and a picture of it."""
+    if isinstance(image, np.ndarray | Tensor):
+        image = convert_image_dtype(torch.as_tensor(image), torch.uint8).numpy()
+    item = BytesIO(image) if isinstance(image, bytes) else image
+    found = columns.nearest_to(item)
+    picture = torch.from_numpy(decode(item, min(SIDE, columns.images.images.shape[-1]), "squash"))[None]
+    lists = {name: {kind: [table[0].tolist() for table in of[kind]] for kind in of} for name, of in found.items()}
+    return {"name": name, "found": lists, "picture": _sheets(picture)[0]}
+
+
+def _picture(columns: Columns) -> figures.InlineFigure:
+    """What stands for the view where no script runs: neighbours before and after training, of two images."""
+    images, labels, found = columns.images, columns.images.labels, columns.nearest
+    tables = {name: tuple(part[:, :8] for part in of["h cosine"]) for name, of in found.items() if "after" not in name}
+    before, *_, after = ((labels[indices] == labels[:, None]).sum(1) for indices, _ in tables.values())
+    queries = (after - before).argsort(stable=True)[[-1, 0]]  # with the most hits gained, and lost
+    title = f"{_title(columns)}: where training gained most, and where it lost most"
+    return figures.neighbor_grid(images.images, queries, tables, labels, images.class_names, title)
+
+
+def _sheets(images: Tensor) -> list[bytes]:
+    """Pictures of images (N, 3, S, S), in rows as long as a sheet is wide; a WebP each."""
+    side = min(SIDE, images.shape[-1])
+    parts = images.split((SHEET // side) ** 2)
+    return [_encoded(make_grid(resize(part, [side, side]), SHEET // side, padding=0), "WEBP") for part in parts]
+
+
+def _encoded(image: Tensor, kind: str) -> bytes:
+    """An image (3, H, W) uint8 as a file of that kind holds it."""
+    file = BytesIO()
+    Image.fromarray(image.permute(1, 2, 0).numpy()).save(file, kind, quality=80)
+    return file.getvalue()
+
+
+def _table(indices: Tensor, similarities: Tensor) -> dict[str, Any]:
+    """Neighbours by position, and their similarities as steps down from the rank before, a thousandth of the scale."""
+    step = max(1.0, similarities.abs().max().item()) / 1000
+    rounded = np.rint(similarities.numpy() / step)
+    steps = np.hstack([rounded[:, :1], rounded[:, :-1] - rounded[:, 1:]])  # from 0 up, which compresses best
+    return {"near": _packed(indices), "steps": _packed(steps), "step": step}
+
+
+def _packed(numbers: Any) -> bytes:
+    """Whole numbers of 32 bits as they compress best: all their lowest bytes, then all of the next, and so on."""
+    flat = np.asarray(numbers).round().astype("<i4").reshape(-1, 1)
+    return zlib.compress(np.ascontiguousarray(flat.view(np.uint8).T).tobytes())

@@ -1,0 +1,416 @@
+// Walk through the neighbours of a run: an anywidget in JupyterLab, and the script of a page.
+//
+// model.get("shown") has all there is: N images, each at a position from 0 to N - 1 and with an id; columns, each with
+// tables of the nearest of every image, by position. Nothing is searched here: the tables are top_k_neighbors' own.
+
+const WALLS = { class: "by class", precision: "worst first", map: "as a map", confusions: "confusions" };
+const LAYERS = { h: "h, the embedding", z: "z, the projection" };
+const SIMILARITIES = { cosine: "cosine", dot: "dot product" };
+const SHEET = 1024, HEADING = 24, MARGIN = 3; // pixels: the side of a sheet of pictures; on the wall
+const OPEN = "#D55E00", MARKED = "#E69F00", CURSOR = "#0072B2";
+
+function make(tag, { data = {}, ...properties } = {}, ...children) {
+  const made = Object.assign(document.createElement(tag), properties);
+  Object.assign(made.dataset, data);
+  made.append(...children);
+  return made;
+}
+
+/** What a page holds as base64, and a widget as it is. */
+function bytes(value) {
+  if (typeof value === "string") return Uint8Array.from(atob(value), (sign) => sign.charCodeAt(0));
+  return new Uint8Array(value.buffer, value.byteOffset, value.byteLength);
+}
+
+/** Whole numbers of 32 bits, of which all lowest bytes come first, then all of the next, and so on. */
+async function unpack(packed) {
+  const stream = new Blob([bytes(packed)]).stream().pipeThrough(new DecompressionStream("deflate"));
+  const planes = new Uint8Array(await new Response(stream).arrayBuffer());
+  const n = planes.length / 4, numbers = new Int32Array(n);
+  for (let i = 0; i < planes.length; i++) numbers[i % n] |= planes[i] << (8 * Math.floor(i / n));
+  return numbers;
+}
+
+const range = (n) => Array.from({ length: n }, (_, i) => i);
+const within = (value, low, high) => Math.min(Math.max(value, low), high);
+
+async function render({ model, el }) {
+  const page = model.page === true;
+  const addressed = page && location.protocol !== "about:"; // a frame in a report has no address of its own
+  const shown = model.get("shown"), { classes, columns, names, side, table: attached, k: most } = shown;
+  const [ids, labels, places] = await Promise.all(["ids", "labels", "places"].map((name) => unpack(shown[name])));
+  const n = ids.length, at = new Map(range(n).map((i) => [ids[i], i])), columnNames = columns.map(({ name }) => name);
+  const colors = ["class", "hits", ...Object.keys(attached)];
+  const first = { image: null, k: Math.min(10, most), layer: "h", similarity: "cosine", wall: "class", of: null,
+    among: null, by: columnNames.at(-1), color: "class", selected: "",
+    columns: columnNames.filter((name) => columns.length < 9 || !name.includes("after ")).join("|") };
+  const state = { ...first }, trail = []; // of the images that were walked through
+
+  const className = (i) => (labels[i] < 0 ? "unlabelled" : classes[labels[i]]);
+  const called = (i) => `no. ${ids[i]}, ${className(i)}${names ? `, ${names[i]}` : ""}`;
+  const selection = () => new Set(state.selected ? state.selected.split(".").map(Number) : []);
+  const position = () => at.get(Number(state.image ?? NaN));
+
+  // Pictures. A sheet is decoded when the first of its pictures is shown.
+  const perRow = Math.floor(SHEET / side), perSheet = perRow ** 2, sheets = {}, decoded = {};
+  const sheetOf = (i) => Math.floor(i / perSheet);
+  const place = (i) => [((i % perSheet) % perRow) * side, Math.floor((i % perSheet) / perRow) * side, side, side];
+  const sheet = (number) => (sheets[number] ??= createImageBitmap(new Blob([bytes(shown.sheets[number])]))
+    .then((bitmap) => (later(), (decoded[number] = bitmap))));
+  const paint = (canvas, bitmap, from) => canvas.getContext("2d").drawImage(bitmap, ...from, 0, 0, side, side);
+  function picture(i) {
+    const canvas = make("canvas", { width: side, height: side });
+    sheet(sheetOf(i)).then((bitmap) => paint(canvas, bitmap, place(i)));
+    return canvas;
+  }
+
+  // Tables. They are unpacked when their column is first shown; similarities are kept as steps from rank to rank.
+  const tables = {};
+  const kindOf = (column) => [`${state.layer} ${state.similarity}`, "h cosine"].find((kind) => kind in column.tables);
+  function tableOf(column) {
+    const kind = kindOf(column), { near, steps, step } = column.tables[kind];
+    return (tables[`${column.name} ${kind}`] ??= Promise.all([near, steps].map(unpack)).then(([positions, sums]) => {
+      for (let i = 0; i < sums.length; i++) if (i % most) sums[i] = sums[i - 1] - sums[i];
+      return { near: positions, similarity: (i, rank) => sums[i * most + rank] * step };
+    }));
+  }
+  const chosenTable = () => tableOf(columns[columnNames.indexOf(state.by)]);
+  const nearest = ({ near }, i) => near.subarray(i * most, i * most + state.k);
+  const hits = (table, i) => nearest(table, i).reduce((sum, j) => sum + (labels[j] === labels[i] && labels[i] >= 0), 0);
+
+  // What is chosen; in a page it is in the address.
+  function address(changes = {}) {
+    const chosen = Object.entries({ ...state, ...changes }).filter(([name, value]) => value !== (first[name] ?? null));
+    return `#${new URLSearchParams(chosen)}`;
+  }
+  function choose(changes, walk = false) {
+    Object.assign(state, changes);
+    if (addressed && walk) location.hash = address();
+    else if (addressed) history.replaceState(null, "", address());
+    if ("selected" in changes) model.set("selected", [...selection()]), model.save_changes();
+    return show(changes);
+  }
+  function read() {
+    const given = Object.fromEntries(new URLSearchParams(location.hash.slice(1)));
+    for (const name of ["k", "of", "among"]) if (name in given) given[name] = Math.round(Number(given[name]));
+    const known = { wall: Object.keys(WALLS), layer: Object.keys(LAYERS), similarity: Object.keys(SIMILARITIES),
+      by: columnNames, color: colors, image: [...ids].map(String), k: range(most + 1).slice(1),
+      of: range(classes.length), among: range(classes.length) };
+    for (const name in given) if (known[name] && !known[name].includes(given[name])) delete given[name];
+    Object.assign(state, first, given);
+  }
+  function open(id, walked = true) {
+    if (walked && state.image !== null && state.image !== String(id)) trail.push(state.image);
+    cursor = Math.max(0, order.indexOf(at.get(Number(id))));
+    return choose({ image: String(id) }, true);
+  }
+  function toggle(id) {
+    const marked = selection();
+    if (!marked.delete(id)) marked.add(id);
+    return choose({ selected: [...marked].join(".") });
+  }
+  const pick = (event, i) => (event.ctrlKey || event.metaKey || event.shiftKey ? toggle(ids[i]) : open(ids[i]));
+
+  // The frame: the wall at the left, an image and its columns at the right.
+  const selects = {};
+  function select(id, label, values, words = {}) {
+    const onchange = () => choose({ [id]: selects[id].value, ...(id === "wall" && { of: null, among: null }) });
+    const options = values.map((value) => make("option", { value, textContent: words[value] ?? value }));
+    return make("label", {}, `${label} `, (selects[id] = make("select", { id, onchange }, ...options)));
+  }
+  const button = (id, textContent, onclick) => make("button", { id, textContent, onclick });
+  function seek() {
+    const found = at.get(Number(find.value)) ?? names?.findIndex((name) => name.includes(find.value)) ?? -1;
+    if (found < 0) told.textContent = `There is no image ${find.value}`;
+    else open(ids[found]);
+  }
+  async function upload() {
+    told.textContent = `Embedding ${own.files[0].name} …`;
+    model.send({ name: own.files[0].name }, undefined, [await own.files[0].arrayBuffer()]);
+  }
+  const told = make("p", { id: "told", className: "line", role: "status" });
+  const legend = make("p", { className: "line" }), signs = make("p", { className: "line" });
+  const canvas = make("canvas", { tabIndex: 0, role: "application",
+    ariaLabel: `${n} images. Arrow keys move, Enter opens, s selects, + and - zoom the map.` });
+  const spacer = make("div"), confused = make("div");
+  const wall = make("div", { className: "wall" }, canvas, spacer, confused);
+  const find = make("input", { id: "find", type: "search", placeholder: "id or name", onchange: seek });
+  const own = make("input", { id: "own", type: "file", accept: "image/*", onchange: upload });
+  find.ariaLabel = "Find an image", own.ariaLabel = "An image of your own";
+  const all = button("select-all", "", () => choose({ selected: order.map((i) => ids[i]).join(".") }));
+  const none = button("select-none", "Select none", () => choose({ selected: "" }));
+  const back = button("back", "← Back", () => open(trail.pop(), false));
+  const mark = button("select", "", () => toggle(Number(state.image)));
+  const k = make("input", { id: "k", type: "range", min: 1, max: most, oninput: () => choose({ k: Number(k.value) }) });
+  const kept = make("output"), image = make("div", { className: "image" });
+  const lists = make("div", { className: "columns" });
+  const boxes = columnNames.map((value) => make("input", { type: "checkbox", value, onchange: () =>
+    choose({ columns: boxes.filter((box) => box.checked).map((box) => box.value).join("|") }) }));
+  const labelled = boxes.map((box) => make("label", {}, box, ` ${box.value} `));
+  el.append(make("div", { className: "explorer" }, make("div", { className: "parts" },
+    make("section", { className: "part", ariaLabel: "All images" }, make("div", { className: "choices" },
+      select("wall", "Images", Object.keys(WALLS), WALLS), select("by", "of", columnNames),
+      select("color", "colour", colors), find, all, none), wall, legend, told),
+    make("section", { className: "part", ariaLabel: "Neighbours" }, make("div", { className: "choices" }, back, mark,
+      make("label", {}, "k ", k, kept), select("layer", "by", Object.keys(LAYERS), LAYERS),
+      select("similarity", "and", Object.keys(SIMILARITIES), SIMILARITIES),
+      make("details", {}, make("summary", { textContent: "Columns" }), ...labelled), ...(page ? [] : [own])),
+    image, signs, lists))));
+
+  // The wall: groups of images, each under a heading.
+  let groups = [], order = [], cursor = 0, view = { x: 0, y: 0, zoom: 1 }, frame = null, color = () => "gray";
+  const cell = within(side, 32, 64) + 2 * MARGIN, context = canvas.getContext("2d");
+  const mapped = () => state.wall === "map" && state.of === null;
+  const across = () => Math.max(1, Math.floor((wall.clientWidth - MARGIN) / cell));
+  const heightOf = ({ members }) => HEADING + Math.ceil(members.length / across()) * cell;
+  async function arrange() {
+    const table = await chosenTable(), found = range(n).map((i) => hits(table, i)), behind = state.of !== null;
+    const leads = (i) => labels[i] === state.of && nearest(table, i).some((j) => labels[j] === state.among);
+    const byHits = state.wall === "precision" && !behind, parts = new Map();
+    for (const i of behind ? range(n).filter(leads) : range(n)) {
+      const key = byHits ? found[i] : labels[i];
+      if (!parts.has(key)) parts.set(key, []);
+      parts.get(key).push(i);
+    }
+    groups = [...parts].sort(([a], [b]) => a - b).map(([key, members]) => {
+      const precision = members.reduce((sum, i) => sum + found[i], 0) / members.length / state.k;
+      const title = byHits ? `${key} of ${state.k} neighbours are of the class`
+        : behind ? `${classes[key]} with a neighbour of ${classes[state.among]}`
+        : key < 0 ? "unlabelled" : `${classes[key]}, precision@${state.k} ${precision.toFixed(2)}`;
+      return { members, title: `${title}: ${members.length.toLocaleString("en")} images` };
+    });
+    order = groups.flatMap(({ members }) => members);
+    tint(state.color === "class" ? range(n).map(className) : state.color === "hits" ? found : attached[state.color]);
+  }
+  function tint(values) {
+    const known = [...new Set(values.filter((value) => value !== null))];
+    const scaled = known.length > 1 && known.every((value) => typeof value === "number");
+    const [low, high] = [Math.min, Math.max].map((better) => known.reduce((a, b) => better(a, b), known[0]));
+    const tone = scaled ? (value) => `hsl(${20 + (190 * (value - low)) / (high - low)} 85% 50%)`
+      : (value) => `hsl(${(known.indexOf(value) * 137.5) % 360} 65% ${42 + (known.indexOf(value) % 3) * 9}%)`;
+    const tones = new Map(known.map((value) => [value, tone(value)]));
+    color = (i) => tones.get(values[i]) ?? "gray";
+    const keys = (scaled ? [low, high] : known.slice(0, 12)).flatMap((value) =>
+      [make("span", { style: `color: ${tone(value)}`, textContent: "■ " }), `${value}  `]);
+    legend.replaceChildren(...keys, scaled || known.length < 13 ? "" : `and ${known.length - 12} others`);
+  }
+  /** Calls visit(position, x, y, size) for each image in view, and title(text, y) for each heading. */
+  function inView(visit, title = () => {}) {
+    const { clientWidth: width, clientHeight: height } = wall;
+    if (mapped()) {
+      const size = within(5 * view.zoom, 4, side);
+      for (const i of order) {
+        const x = 20 + ((places[2 * i] / 65535) * (width - 40) + view.x) * view.zoom;
+        const y = 20 + ((places[2 * i + 1] / 65535) * (height - 40) + view.y) * view.zoom;
+        if (x > -size && y > -size && x < width && y < height) visit(i, x, y, size);
+      }
+      return;
+    }
+    let top = -wall.scrollTop;
+    for (const group of groups) {
+      const start = Math.max(0, Math.floor(-(top + HEADING) / cell)) * across();
+      const end = Math.max(0, Math.ceil((height - top - HEADING) / cell)) * across();
+      if (top + heightOf(group) > 0 && top < height) title(group.title, top + 17);
+      group.members.slice(start, end).forEach((i, shift) => visit(i, MARGIN + ((start + shift) % across()) * cell,
+        top + HEADING + Math.floor((start + shift) / across()) * cell, cell - 2 * MARGIN));
+      top += heightOf(group);
+    }
+  }
+  function draw() {
+    const { clientWidth: width, clientHeight: height } = wall, dense = window.devicePixelRatio || 1;
+    Object.assign(canvas, { width: width * dense, height: height * dense });
+    Object.assign(canvas.style, { width: `${width}px`, height: `${height}px` });
+    context.scale(dense, dense);
+    context.font = "600 13px system-ui, sans-serif";
+    const marked = selection(), opened = position(), last = [];
+    inView((i, x, y, size) => {
+      context.fillStyle = color(i);
+      if (size < 8) context.fillRect(x, y, size, size);
+      else {
+        sheet(sheetOf(i));
+        if (decoded[sheetOf(i)]) context.drawImage(decoded[sheetOf(i)], ...place(i), x, y, size, size);
+        context.fillRect(x, y + size, size, 3);
+      }
+      const tone = i === opened ? OPEN : marked.has(ids[i]) ? MARKED : i === order[cursor] ? CURSOR : null;
+      if (tone) last.push([tone, x, y, size]);
+    }, (title, y) => Object.assign(context, { fillStyle: getComputedStyle(wall).color }).fillText(title, MARGIN, y));
+    for (const [strokeStyle, x, y, size] of last) // on top of all others
+      Object.assign(context, { strokeStyle, lineWidth: 3 }).strokeRect(x - 1, y - 1, size + 2, size + 2);
+  }
+  const later = () => (frame ??= requestAnimationFrame(() => { frame = null; draw(); }));
+  function under({ offsetX, offsetY }) {
+    let found = null;
+    inView((i, x, y, size) => {
+      const reach = Math.max(size, 6);
+      if (offsetX >= x && offsetX < x + reach && offsetY >= y && offsetY < y + reach) found = i;
+    });
+    return found;
+  }
+  function move(by) {
+    cursor = within(cursor + by, 0, order.length - 1);
+    told.textContent = called(order[cursor]);
+    let top = 0, before = 0;
+    for (const group of groups) {
+      if (cursor < before + group.members.length) break;
+      before += group.members.length, top += heightOf(group);
+    }
+    top += HEADING + Math.floor((cursor - before) / across()) * cell;
+    wall.scrollTop = within(wall.scrollTop, top + cell - wall.clientHeight, top - HEADING);
+    later();
+  }
+  function zoom(factor, x = wall.clientWidth / 2, y = wall.clientHeight / 2) {
+    const next = within(view.zoom * factor, 0.8, 60), shift = 1 / next - 1 / view.zoom;
+    view = { x: view.x + (x - 20) * shift, y: view.y + (y - 20) * shift, zoom: next };
+    later();
+  }
+  const keys = { ArrowRight: () => move(1), ArrowLeft: () => move(-1), ArrowDown: () => move(across()),
+    ArrowUp: () => move(-across()), Home: () => move(-n), End: () => move(n), Enter: () => open(ids[order[cursor]]),
+    Backspace: () => back.click(), s: () => toggle(ids[order[cursor]]), "+": () => zoom(1.5), "-": () => zoom(0.67) };
+  let held = null, dragged = false;
+  Object.assign(canvas, {
+    onkeydown(event) {
+      if (!(event.key in keys) || event.ctrlKey || event.metaKey || !order.length) return;
+      event.preventDefault();
+      event.stopPropagation(); // JupyterLab has meanings of its own for these keys
+      keys[event.key]();
+    },
+    onpointerdown(event) { held = event, dragged = false; },
+    onpointermove(event) {
+      const i = held ? null : under(event);
+      if (i !== null) told.textContent = called(i);
+      const [x, y] = held ? [event.offsetX - held.offsetX, event.offsetY - held.offsetY] : [0, 0];
+      if (!mapped() || Math.abs(x) + Math.abs(y) < 3) return;
+      view = { ...view, x: view.x + x / view.zoom, y: view.y + y / view.zoom }, held = event, dragged = true;
+      later();
+    },
+    onclick(event) {
+      const i = dragged ? null : under(event);
+      if (i !== null) pick(event, i);
+    },
+    onwheel(event) {
+      if (mapped()) event.preventDefault(), zoom(1.002 ** -event.deltaY, event.offsetX, event.offsetY);
+    },
+  });
+  canvas.onpointerup = canvas.onpointerleave = () => { held = null; };
+  wall.onscroll = later;
+
+  /** Which classes the neighbours of each class are of, in percent; a cell leads to the images behind it. */
+  async function confusions() {
+    const table = await chosenTable(), counts = classes.map(() => new Int32Array(classes.length));
+    for (let i = 0; i < n; i++) for (const j of nearest(table, i)) if (labels[i] >= 0) counts[labels[i]][labels[j]]++;
+    const link = (of, among) => {
+      const percent = (100 * counts[of][among]) / counts[of].reduce((sum, count) => sum + count, 0);
+      const title = `${percent.toFixed(1)}% of the neighbours of ${classes[of]} are of ${classes[among]}`;
+      const to = { wall: "class", of, among }, tone = of === among ? CURSOR : OPEN;
+      return make("a", { href: address(to), data: { cell: `${of},${among}` }, title, ariaLabel: title,
+        textContent: percent < 0.5 ? "<1" : percent.toFixed(0),
+        style: `background: color-mix(in srgb, ${tone} ${Math.min(70, percent)}%, transparent)`,
+        onclick: (event) => { event.preventDefault(), choose(to, true); } });
+    };
+    const headings = (scope) => classes.map((name) => make("th", { scope, textContent: name, title: name }));
+    const rows = headings("row").map((heading, of) => make("tr", {}, heading,
+      ...range(classes.length).map((among) => make("td", {}, ...(counts[of][among] ? [link(of, among)] : [])))));
+    const caption = `Of the ${state.k} neighbours of a class (a row), the percent that are of each class; ${state.by}`;
+    confused.replaceChildren(make("table", {}, make("caption", { textContent: caption }),
+      make("thead", {}, make("tr", {}, make("td"), ...headings("col"))), make("tbody", {}, ...rows)));
+    order = [], legend.replaceChildren();
+  }
+
+  // The image that is open, and its neighbours in every column that is chosen.
+  let turn = 0;
+  async function detail() {
+    const query = state.image === "own" ? model.get("query") : null, i = position(), mine = ++turn;
+    back.disabled = !trail.length, mark.disabled = i === undefined, all.hidden = !order.length;
+    mark.textContent = selection().has(ids[i]) ? "Unselect" : "Select";
+    if (i === undefined && !query) {
+      signs.textContent = "Open an image: click on it, or move to it and press Enter. Ctrl-click selects it.";
+      return image.replaceChildren(), lists.replaceChildren();
+    }
+    const chosen = columns.filter(({ name }) => state.columns.split("|").includes(name));
+    const found = await Promise.all(chosen.map(async (column) => {
+      const [near, similarities] = query ? query.found[column.name][kindOf(column)] : [];
+      if (query) return near.slice(0, state.k).map((j, rank) => [j, similarities[rank]]);
+      const table = await tableOf(column);
+      return Array.from(nearest(table, i), (j, rank) => [j, table.similarity(i, rank)]);
+    }));
+    if (mine !== turn) return; // another image was opened meanwhile
+    const label = labels[i] ?? -1, whole = query ? make("canvas", { width: side, height: side }) : picture(i);
+    if (query) createImageBitmap(new Blob([bytes(query.picture)])).then((own) => paint(whole, own, [0, 0, side, side]));
+    const lines = query ? [query.name, "an image of your own"] : [className(i), `no. ${ids[i]}`, names ? names[i] : ""];
+    image.replaceChildren(whole, make("div", {}, ...lines.flatMap((text) => [text, make("br")])));
+    signs.textContent = `${label < 0 ? "" : "✓ of the class, ✗ of another; "}`
+      + "= also in the column before, + not there, − not in the next";
+    const sets = found.map((near) => new Set(near.map(([j]) => j)));
+    lists.replaceChildren(...chosen.map(({ name }, c) => column(name, found[c], label, sets[c - 1], sets[c + 1])));
+  }
+  function column(name, found, label, before, next) {
+    const right = found.filter(([j]) => labels[j] === label).length, marked = selection();
+    const shared = before && found.filter(([j]) => before.has(j)).length;
+    const facts = [label < 0 ? "" : `${right} of ${found.length} hits`,
+      before ? `${shared} shared, ${found.length - shared} gained, ${before.size - shared} lost` : ""];
+    const items = found.map(([j, similarity], rank) => {
+      const kind = label < 0 || labels[j] < 0 ? "" : labels[j] === label ? "hit" : "miss";
+      const known = before?.has(j), leaves = next && !next.has(j), near = similarity.toPrecision(3);
+      const words = [`${rank + 1}: ${called(j)}`, kind, `similarity ${near}`, before && (known ? "shared" : "gained"),
+        leaves && "lost in the next column"];
+      const text = [className(j), make("br"),
+        `${{ hit: "✓ ", miss: "✗ " }[kind] ?? ""}${near} ${before ? "+="[+known] : ""}${leaves ? "−" : ""}`];
+      return make("li", {}, make("button", { data: { id: ids[j] }, title: called(j), onclick: (event) => pick(event, j),
+        className: `near ${kind} ${marked.has(ids[j]) ? "marked" : ""}`, ariaLabel: words.filter(Boolean).join(", ") },
+      picture(j), make("span", {}, ...text)));
+    });
+    return make("section", { className: "column", data: { column: name }, ariaLabel: name },
+      make("h3", { textContent: name }), make("p", {}, facts[0], make("br"), facts[1]), make("ol", {}, ...items));
+  }
+  function alike({ target, type }) {
+    const id = target.closest("[data-id]")?.dataset.id, on = ["mouseover", "focusin"].includes(type);
+    for (const each of lists.querySelectorAll(`[data-id="${id}"]`)) each.classList.toggle("same", on);
+  }
+  for (const type of ["mouseover", "mouseout", "focusin", "focusout"]) lists.addEventListener(type, alike);
+
+  const ARRANGES = ["wall", "by", "of", "k", "layer", "similarity", "color"];
+  async function show(changes = state) {
+    for (const id in selects) selects[id].value = state[id];
+    for (const box of boxes) box.checked = state.columns.split("|").includes(box.value);
+    k.value = state.k, kept.textContent = ` ${state.k}`, none.disabled = !state.selected;
+    const tabled = state.wall === "confusions" && state.of === null;
+    canvas.hidden = tabled, confused.hidden = !tabled, wall.classList.toggle("map", mapped());
+    if (ARRANGES.some((name) => name in changes)) await (tabled ? confusions() : arrange());
+    all.textContent = `Select ${order.length.toLocaleString("en")}`;
+    await detail();
+    settle();
+  }
+  function settle() {
+    const rows = mapped() || canvas.hidden ? 0 : groups.reduce((sum, group) => sum + heightOf(group), 0);
+    spacer.style.height = `${Math.max(0, rows - wall.clientHeight)}px`;
+    draw();
+  }
+  const watch = new ResizeObserver(settle);
+  watch.observe(wall);
+
+  function takeSelected() {
+    state.selected = model.get("selected").join(".");
+    return show({});
+  }
+  function answer() {
+    told.textContent = model.get("query").error ?? "";
+    if (model.get("query").name) open("own");
+  }
+  if (model.get("query").name) state.image = "own";
+  if (addressed) {
+    if (location.hash) read();
+    addEventListener("hashchange", () => { if (location.hash !== address()) read(), show(); });
+  }
+  await show();
+  if (page) window.explorer = { open, state };
+  else takeSelected(), model.on("change:selected", takeSelected), model.on("change:query", answer);
+  return () => { watch.disconnect(), model.off("change:selected", takeSelected), model.off("change:query", answer); };
+}
+
+export default { render };
+
+const data = document.getElementById("explorer-data");
+if (data) {
+  const values = JSON.parse(data.textContent), set = (name, value) => { values[name] = value; };
+  render({ model: { page: true, get: (name) => values[name], set, save_changes() {} }, el: document.body });
+}

@@ -1,0 +1,444 @@
+"""The explorer: what it shows in Chromium is what the run's own tables say, id by id; nothing leaves the page."""
+
+import json
+import random
+import re
+import shutil
+import urllib.parse
+from collections import Counter
+from io import BytesIO
+from pathlib import Path
+
+import nbformat
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+
+from simclr_lib import Run, RunConfig, train
+from simclr_lib.__main__ import main
+from simclr_lib.evaluation.columns import Columns
+from simclr_lib.log import explorer, sections
+from simclr_lib.log.explorer import Explorer, explore, explore_views, write_explorer, write_parquet
+from simclr_lib.log.report import write_page
+
+CLASSES = ["<img src=x onerror=alert(1)>", 'a & "b"', "cats"]
+STAGES = ["untrained encoder", "after 1 epoch", "after 2 epochs", "trained encoder"]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Run:
+    """A run on 90 files in classes with hostile names, none of them a test image."""
+    folder = tmp_path_factory.mktemp("explored")
+    draw = np.random.default_rng(0)
+    for label, name in enumerate(CLASSES):
+        (folder / "data" / name).mkdir(parents=True)
+        for n in range(30):
+            pixels = draw.integers(0, 120, (20, 20, 3)) + 4 * (np.arange(3) == label)
+            Image.fromarray(pixels.astype(np.uint8)).save(folder / "data" / name / f"{n:02}.png")
+    config = RunConfig(dataset="folder", data_root=str(folder / "data"), image_size=16, batch_size=16, epochs=3,
+                       norm="group", blur=False, device="cpu")  # fmt: skip
+    return train(config, folder / "run")
+
+
+@pytest.fixture(scope="module")
+def columns(run) -> Columns:
+    return Columns([run])
+
+
+@pytest.fixture(scope="module")
+def page(columns) -> Path:
+    return write_explorer(columns)
+
+
+def wait(view, expression: str) -> None:
+    view.wait_for_function(f"() => {expression}", timeout=15_000)
+
+
+def start(visit, page: Path, address: str = "", **options: object):
+    view = visit(page, address, **options)
+    wait(view, "window.explorer")
+    return view
+
+
+def column(view, name: str) -> list[int]:
+    shown = view.locator(f'[data-column="{name}"] [data-id]')
+    return [int(id) for id in shown.evaluate_all("all => all.map(each => each.dataset.id)")]
+
+
+def open_image(view, id: int) -> None:
+    view.evaluate("id => window.explorer.open(id)", id)
+
+
+def address(view) -> dict:
+    return dict(urllib.parse.parse_qsl(urllib.parse.urlsplit(view.url).fragment))
+
+
+def expected(columns: Columns, name: str, id: int, k: int = 10, kind: str = "h cosine") -> list[int]:
+    position = columns.images.ids.tolist().index(id)
+    return columns.images.ids[columns.nearest[name][kind][0][position, :k]].tolist()
+
+
+# The same ids in the same order.
+
+
+@pytest.mark.child
+def test_every_column_has_the_runs_own_neighbours_in_their_order(run, columns, page, visit):
+    sections.keep_neighbors(run)
+    kept = run.load_arrays("neighbors")
+    view = start(visit, page)
+    for id in random.sample(columns.images.ids.tolist(), 50):
+        open_image(view, id)
+        for name in columns.rows:
+            assert column(view, name) == expected(columns, name, id)
+        assert column(view, "trained encoder") == kept["neighbors"][kept["ids"].tolist().index(id)].tolist()
+
+
+@pytest.mark.child
+@pytest.mark.parametrize("kind", ["h cosine", "h dot", "z cosine", "z dot"])
+def test_k_layer_and_similarity_are_chosen(columns, page, visit, kind):
+    view = start(visit, page)
+    open_image(view, 5)
+    view.locator("#layer").select_option(kind[0])
+    view.locator("#similarity").select_option(kind[2:])
+    view.locator("#k").fill("20")
+    wait(view, "document.querySelectorAll('[data-column=\"trained encoder\"] [data-id]').length === 20")
+    assert column(view, "after 1 epoch") == expected(columns, "after 1 epoch", 5, 20, kind)
+    assert column(view, "raw pixels") == expected(columns, "raw pixels", 5, 20)  # which have neither z nor dot
+    told = view.locator('[data-column="trained encoder"] [data-id]').evaluate_all("all => all.map(e => e.ariaLabel)")
+    similarities = columns.nearest["trained encoder"][kind][1][5]
+    found = [float(re.search(r"similarity ([-+.e\d]+)", words)[1]) for words in told]
+    scale = max(1, columns.nearest["trained encoder"][kind][1].abs().max().item())
+    np.testing.assert_allclose(found, similarities, atol=0.0006 * scale, rtol=0.005)
+
+
+@pytest.mark.child
+def test_twenty_steps_and_back(columns, page, visit):
+    view = start(visit, page)
+    open_image(view, 0)
+    walked = [0]
+    for step in range(20):
+        near = column(view, "trained encoder")
+        walked.append(next(id for id in near[step % 7 :] if id != walked[-1]))
+        view.locator(f'[data-column="trained encoder"] [data-id="{walked[-1]}"]').click()
+        wait(view, f"explorer.state.image === '{walked[-1]}'")
+        assert column(view, "raw pixels") == expected(columns, "raw pixels", walked[-1])
+    for id in walked[-2::-1]:
+        view.locator("#back").click()
+        wait(view, f"explorer.state.image === '{id}'")
+        assert column(view, "raw pixels") == expected(columns, "raw pixels", id)
+    assert view.locator("#back").is_disabled()
+
+
+@pytest.mark.child
+def test_shared_gained_and_lost_are_told(columns, page, visit):
+    view = start(visit, page)
+    open_image(view, 31)
+    names = list(columns.rows)
+    sets = {name: set(expected(columns, name, 31)) for name in names}
+    labels = dict(zip(columns.images.ids.tolist(), columns.images.labels.tolist(), strict=True))
+    for before, name, after in zip([None, *names], names, [*names[1:], None], strict=False):
+        part = view.locator(f'[data-column="{name}"]')
+        shared = len(sets[name] & sets[before]) if before else 0
+        counts = f"{shared} shared, {10 - shared} gained, {10 - shared} lost"
+        assert (counts in part.locator("p").inner_text()) == (before is not None)
+        assert f"{sum(labels[id] == labels[31] for id in sets[name])} of 10 hits" in part.locator("p").inner_text()
+        for each in part.locator("[data-id]").all():
+            id, words = int(each.get_attribute("data-id")), each.get_attribute("aria-label")
+            assert (", hit," in words) == (labels[id] == labels[31]) != (", miss," in words)
+            assert (", shared" in words) == (before is not None and id in sets[before])
+            assert (", gained" in words) == (before is not None and id not in sets[before])
+            assert ("lost in the next" in words) == (after is not None and id not in sets[after])
+
+
+# What is chosen is in the address.
+
+
+@pytest.mark.child
+def test_the_address_keeps_what_is_chosen(columns, page, visit):
+    view = start(visit, page)
+    open_image(view, 40)
+    for id, value in (("wall", "precision"), ("by", "raw pixels"), ("color", "hits"), ("layer", "z"), ("k", "7")):
+        part = view.locator(f"#{id}")
+        part.fill(value) if id == "k" else part.select_option(value)
+        wait(view, f"new URLSearchParams(location.hash.slice(1)).get('{id}') === '{value}'")
+    view.locator("summary").click()
+    view.locator('input[value="after 1 epoch"]').uncheck()
+    view.locator("#select").click()
+    wait(view, "location.hash.includes('selected=40')")
+    again = start(visit, page, "#" + urllib.parse.urlsplit(view.url).fragment)
+    assert address(again) == address(view)
+    assert again.locator("#by").input_value() == "raw pixels"
+    assert column(again, "after 1 epoch") == []
+    assert column(again, "trained encoder") == expected(columns, "trained encoder", 40, 7, "z cosine")
+    assert again.locator("#select").inner_text() == "Unselect"
+    open_image(view, 41)
+    view.go_back()
+    wait(view, "explorer.state.image === '40'")
+    assert column(view, "trained encoder") == expected(columns, "trained encoder", 40, 7, "z cosine")
+
+
+@pytest.mark.child
+def test_an_address_of_something_else_shows_the_beginning(page, visit):
+    view = start(visit, page, "#image=9999&k=-3&wall=door&by=nothing&of=77&layer=q&color=%3Cb%3E&selected=a.b")
+    assert view.evaluate("[explorer.state.image, explorer.state.k, explorer.state.wall]") == [None, 10, "class"]
+    open_image(view, 3)
+    assert len(column(view, "trained encoder")) == 10
+
+
+# The wall.
+
+
+def of_wall(view) -> list[int]:
+    """The images of the wall, from first to last, as the keyboard walks through them."""
+    view.locator(".wall canvas").focus()
+    view.keyboard.press("Home")
+    found = [view.locator("#told").inner_text()]
+    while len(found) < 2 or found[-1] != found[-2]:
+        view.keyboard.press("ArrowRight")
+        found.append(view.locator("#told").inner_text())
+    return [int(re.match(r"no\. (\d+),", words)[1]) for words in found[:-1]]
+
+
+@pytest.mark.child
+def test_the_wall_is_by_class_or_worst_first(columns, page, visit):
+    view = start(visit, page, "#by=after+1+epoch")
+    ids, labels = columns.images.ids.tolist(), columns.images.labels
+    assert of_wall(view) == ids  # files lie class by class
+    view.locator("#wall").select_option("precision")
+    near = columns.nearest["after 1 epoch"]["h cosine"][0][:, :10]
+    hits = dict(zip(ids, (labels[near] == labels[:, None]).sum(1).tolist(), strict=True))
+    wait(view, "explorer.state.wall === 'precision'")
+    assert of_wall(view) == sorted(ids, key=lambda id: hits[id])
+
+
+@pytest.mark.child
+def test_a_cell_of_the_confusions_leads_to_the_images_behind_it(columns, page, visit):
+    view = start(visit, page, "#wall=confusions&by=raw+pixels&k=5")
+    labels, near = columns.images.labels, columns.nearest["raw pixels"]["h cosine"][0][:, :5]
+    pairs = Counter(zip(labels.repeat_interleave(5).tolist(), labels[near.flatten()].tolist(), strict=True))
+    for of in range(3):
+        for among in range(3):
+            cell = view.locator(f'[data-cell="{of},{among}"]')
+            assert cell.count() == (pairs[of, among] > 0)
+            if cell.count():
+                assert abs(float(cell.inner_text().replace("<1", "0.3")) - pairs[of, among] / 1.5) <= 0.5
+    of, among = max((pair for pair in pairs if pair[0] != pair[1]), key=pairs.get)
+    view.locator(f'[data-cell="{of},{among}"]').click()
+    wait(view, f"location.hash.includes('among={among}')")
+    behind = ((labels == of) & (labels[near] == among).any(1)).nonzero()[:, 0]
+    assert of_wall(view) == columns.images.ids[behind].tolist()
+
+
+@pytest.mark.child
+def test_an_image_of_the_wall_and_of_the_map_opens_by_a_click(columns, page, visit):
+    view = start(visit, page)
+    view.locator(".wall canvas").click(position={"x": 20, "y": 40})  # the first of the first class
+    wait(view, "explorer.state.image === '0'")
+    view.locator("#wall").select_option("map")
+    wait(view, "explorer.state.wall === 'map'")
+    box = view.locator(".wall canvas").bounding_box()
+    size = np.array([box["width"], box["height"]])
+    x, y = (columns.places[7] * (size - 40) + 20 + 2).tolist()
+    view.locator(".wall canvas").click(position={"x": x, "y": y})
+    wait(view, "explorer.state.image !== '0'")
+    opened = columns.images.ids.tolist().index(view.evaluate("Number(explorer.state.image)"))
+    assert (np.abs(columns.places[opened] - columns.places[7]) < 8 / size).all()
+
+
+@pytest.mark.child
+def test_it_is_all_done_by_keyboard(columns, page, visit):
+    view = start(visit, page)
+    view.locator(".wall canvas").focus()
+    for key in ("ArrowRight", "ArrowRight", "s", "ArrowLeft", "Enter"):
+        view.keyboard.press(key)
+    wait(view, "explorer.state.image === '1' && explorer.state.selected === '2'")
+    view.locator('[data-column="raw pixels"] [data-id]').first.focus()
+    view.keyboard.press("Enter")
+    first = expected(columns, "raw pixels", 1)[0]
+    wait(view, f"explorer.state.image === '{first}'")
+    view.locator(".wall canvas").focus()
+    view.keyboard.press("Backspace")
+    wait(view, "explorer.state.image === '1'")
+    view.locator("#find").fill(CLASSES[2] + "/07.png")
+    view.keyboard.press("Enter")
+    wait(view, f"explorer.state.image === '{CLASSES.index('cats') and 67}'")
+
+
+@pytest.mark.child
+def test_a_screen_reader_has_a_name_for_everything(page, visit):
+    view = start(visit, page, "#image=3")
+    unnamed = view.evaluate(
+        """() => [...document.querySelectorAll("button, select, input, canvas[role], section")].filter((each) =>
+        !(each.ariaLabel || each.textContent.trim() || each.closest("label")?.textContent.trim())).length"""
+    )
+    assert unnamed == 0
+    assert view.locator('[role="status"]').count() == 1
+
+
+@pytest.mark.child
+@pytest.mark.parametrize(("scheme", "width"), [("dark", 360), ("light", 360), ("dark", 1400)])
+def test_it_fits_every_screen_and_theme(page, visit, scheme, width):
+    view = start(visit, page, "#image=3", color_scheme=scheme, viewport={"width": width, "height": 800})
+    assert view.evaluate("document.documentElement.scrollWidth") <= width
+    ink, paper = view.evaluate("(({ color, backgroundColor }) => [color, backgroundColor])"
+                               "(getComputedStyle(document.querySelector('.explorer')))")  # fmt: skip
+    light = [sum(map(int, re.findall(r"\d+", tone)[:3])) / 765 for tone in (ink, paper)]
+    assert (light[0] > 0.8 and light[1] < 0.2) if scheme == "dark" else (light[0] < 0.2 and light[1] > 0.8)
+
+
+@pytest.mark.child
+def test_names_are_text_whatever_is_in_them(page, visit):
+    view = start(visit, page, "#image=3")
+    assert view.locator(".explorer img").count() == 0
+    assert view.locator(".image").inner_text().startswith(CLASSES[0])
+    view.locator("#wall").select_option("confusions")
+    wait(view, "document.querySelector('tbody th')")
+    assert view.locator("tbody th").all_inner_texts() == CLASSES
+    assert "</script" not in re.search(r'id="explorer-data">(.*?)</script>', page.read_text(), re.DOTALL)[1]
+
+
+# Several runs, an image of one's own, what else is known.
+
+
+@pytest.mark.child
+def test_two_runs_an_own_image_and_a_table_are_shown_together(run, tmp_path, visit):
+    shutil.copytree(run.path, tmp_path / "other")
+    both = Columns([Run.open(tmp_path / "other"), run])
+    own = both.images.images[33].numpy()
+    notes = pd.DataFrame({"<b>note": ["x", "y"], "when": pd.to_datetime(["2026-01-01", None])}, index=[3, 12345])
+    view = start(visit, write_explorer(both, own, notes))
+    wait(view, "document.querySelector('[data-column]')")
+    names = ["raw pixels", *(f"{of}: {stage}" for of in ("other", "run") for stage in (STAGES[0], STAGES[-1]))]
+    shown = view.locator("[data-column]").evaluate_all("all => all.map(each => each.dataset.column)")
+    assert shown == names  # the stages in between are there, but not chosen
+    for name in names:
+        indices = both.nearest_to(own)[name]["h cosine"][0][0, :10]
+        assert column(view, name) == both.images.ids[indices].tolist()
+        assert column(view, name)[0] == 33
+    view.locator("#color").select_option("<b>note")
+    wait(view, "document.body.innerText.includes('■ x')")
+
+
+def test_the_widget_answers_an_image_as_the_columns_do(run, tmp_path, monkeypatch):
+    monkeypatch.setenv("JPY_SESSION_NAME", "a notebook")
+    view = explore(run)
+    assert isinstance(view, Explorer)
+    pixels = view.columns.images.images[50]
+    file = BytesIO()
+    Image.fromarray(pixels.permute(1, 2, 0).numpy()).save(file, "PNG")
+    (tmp_path / "own.png").write_bytes(file.getvalue())
+    for image in (
+        pixels,
+        pixels.numpy(),
+        pixels / 255,
+        file.getvalue(),
+        str(tmp_path / "own.png"),
+        tmp_path / "own.png",
+    ):
+        view.query = {}
+        view.ask(image, "mine")
+        assert view.query["name"] == "mine"
+        for name, of in view.columns.nearest_to(pixels.numpy()).items():
+            for kind, tables in of.items():
+                assert view.query["found"][name][kind] == [table[0].tolist() for table in tables]
+    view._handle_custom_msg({"name": "sent.png"}, [memoryview(file.getvalue())])
+    assert view.query["name"] == "sent.png"
+    view._handle_custom_msg({"name": "bad.png"}, [memoryview(b"no image")])
+    assert view.query == {"error": "expected an image that can be read, got bad.png (UnidentifiedImageError); "
+                                   "choose a JPEG or a PNG"}  # fmt: skip
+    assert view.shown["k"] == 50
+    assert view.selected == []
+
+
+# In a report, in a file, for others.
+
+
+@pytest.mark.child
+@pytest.mark.parametrize("scripts", [True, False])
+def test_in_a_report_the_view_is_alive_offline_and_a_picture_where_frames_are_stripped(run, tmp_path, browser, scripts):
+    shown = explore(run).data
+    cell = nbformat.v4.new_code_cell("explore(run)")
+    bare = re.sub(r"<iframe.*?</iframe>", "", shown, flags=re.DOTALL)
+    cell.outputs = [nbformat.v4.new_output("display_data", {"text/html": shown if scripts else bare})]
+    nbformat.write(nbformat.v4.new_notebook(cells=[cell]), tmp_path / "report.ipynb")
+    view = browser.new_context(offline=True).new_page()
+    wrong = []
+    view.on("console", lambda message: wrong.append(message.text))
+    view.goto(write_page(tmp_path / "report.ipynb").as_uri())
+    if scripts:
+        frame = view.frame_locator("iframe")
+        frame.locator(".wall canvas").click(position={"x": 20, "y": 40})
+        frame.locator('[data-column="trained encoder"] [data-id]').nth(3).click()
+        frame.locator("#back").click()
+        assert frame.locator(".image").inner_text().startswith(CLASSES[0])
+    else:
+        picture = view.locator("img[alt^=Neighbours]")
+        assert picture.evaluate("picture => picture.complete && picture.naturalWidth") > 300
+        assert picture.is_visible()
+    view.context.close()
+    assert wrong == []
+
+
+def test_where_a_report_would_grow_too_large_it_has_a_picture_and_a_link(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(explorer, "MOST", 1000)
+    monkeypatch.setenv("SIMCLR_REPORT", str(run.path.parent / "elsewhere"))
+    shown = explore(run).data
+    assert "<iframe" not in shown
+    assert '<img src="data:image/' in shown
+    assert '<a href="../run/explore.html">' in shown
+    assert (run.path / "explore.html").exists()
+
+
+def test_the_command_line_writes_the_file_and_the_table(run, tmp_path, monkeypatch, capsys):
+    shutil.copytree(run.path, tmp_path / "run")
+    shutil.copytree(run.config.data_root, tmp_path / "moved")
+    main(["explore", str(tmp_path / "run"), "--data-root", str(tmp_path / "moved")])
+    assert str(tmp_path / "run/explore.html") in capsys.readouterr().out
+    main(["explore", str(tmp_path / "run"), "--parquet", str(tmp_path / "table.parquet")])
+    assert str(tmp_path / "table.parquet") in capsys.readouterr().out
+    monkeypatch.setattr(explorer, "find_spec", lambda name: None)
+    with pytest.raises(SystemExit):
+        main(["explore", str(tmp_path / "run"), "--parquet", str(tmp_path / "no.parquet")])
+    assert "pip install 'simclr-lib[parquet]'" in capsys.readouterr().err
+
+
+def test_the_table_for_other_tools_has_what_the_columns_have(columns, tmp_path):
+    table = pd.read_parquet(write_parquet(columns, tmp_path / "table.parquet"))
+    images = columns.images
+    assert table["id"].tolist() == images.ids.tolist()
+    assert table["file"].tolist() == images.paths
+    assert table["label"].tolist() == [CLASSES[label] for label in images.labels]
+    np.testing.assert_allclose(table[["projection_x", "projection_y"]], columns.places)
+    pixels = np.asarray(Image.open(BytesIO(table["image"][8]["bytes"])))
+    assert (pixels == images.images[8].permute(1, 2, 0).numpy()).all()
+    for name in columns.rows:
+        indices, similarities = columns.nearest[name]["h cosine"]
+        near = table["neighbors" if name == "trained encoder" else f"neighbors by {name}"][8]
+        assert near["ids"].tolist() == indices[8].tolist()
+        np.testing.assert_allclose(near["distances"], 1 - similarities[8], atol=1e-6)
+
+
+def test_numbers_are_packed_byte_by_byte():
+    import zlib
+
+    packed = zlib.decompress(explorer._packed(torch.tensor([1, 256, -1])))
+    assert packed == bytes([1, 0, 255, 0, 1, 255, 0, 0, 255, 0, 0, 255])
+
+
+def test_views_are_shown_with_the_numbers_that_make_them(columns, monkeypatch, capsys):
+    shown = []
+    monkeypatch.setattr(explorer, "display", shown.append)
+    config = RunConfig(image_size=16, color_strength=0.3, crop_area=(0.2, 0.9), blur=False)
+    explore_views(columns.images.subset(range(3)), config)
+    assert capsys.readouterr().out.splitlines() == ["color_strength = 0.3", "crop_area = (0.2, 0.9)", "blur = False"]
+    assert len(shown) == 1
+    monkeypatch.setenv("JPY_SESSION_NAME", "a notebook")
+    explore_views(columns.images.subset(range(3)))
+    view = shown[-1]
+    sliders = {part.description: part for part in view.children[:-1]}
+    assert [*sliders] == ["colour strength", "crop area", "blur"]
+    assert (sliders["colour strength"].value, sliders["crop area"].value, sliders["blur"].value) == (1, (0.08, 1), True)
+    sliders["colour strength"].value = 0.5
+    assert "color_strength = 0.5" in json.dumps(view.out.outputs) + capsys.readouterr().out
