@@ -27,7 +27,7 @@ async function unpack(packed) {
   const stream = new Blob([bytes(packed)]).stream().pipeThrough(new DecompressionStream("deflate"));
   const planes = new Uint8Array(await new Response(stream).arrayBuffer());
   const n = planes.length / 4, numbers = new Int32Array(n);
-  for (let i = 0; i < planes.length; i++) numbers[i % n] |= planes[i] << (8 * Math.floor(i / n));
+  for (let p = 0; p < 4; p++) for (let i = 0; i < n; i++) numbers[i] |= planes[p * n + i] << (8 * p);
   return numbers;
 }
 
@@ -53,16 +53,16 @@ async function render({ model, el }) {
 
   // Pictures. A sheet is decoded when the first of its pictures is shown.
   const perRow = Math.floor(SHEET / side), perSheet = perRow ** 2, sheets = {}, decoded = {};
+  const decode = (picture) => createImageBitmap(new Blob([bytes(picture)]));
   const sheetOf = (i) => Math.floor(i / perSheet);
   const place = (i) => [((i % perSheet) % perRow) * side, Math.floor((i % perSheet) / perRow) * side, side, side];
-  const sheet = (number) => (sheets[number] ??= createImageBitmap(new Blob([bytes(shown.sheets[number])]))
-    .then((bitmap) => (later(), (decoded[number] = bitmap))));
-  const paint = (canvas, bitmap, from) => canvas.getContext("2d").drawImage(bitmap, ...from, 0, 0, side, side);
-  function picture(i) {
+  const sheet = (s) => (sheets[s] ??= decode(shown.sheets[s]).then((bitmap) => (later(), (decoded[s] = bitmap))));
+  function painted(decoding, from) {
     const canvas = make("canvas", { width: side, height: side });
-    sheet(sheetOf(i)).then((bitmap) => paint(canvas, bitmap, place(i)));
+    decoding.then((bitmap) => canvas.getContext("2d").drawImage(bitmap, ...from, 0, 0, side, side));
     return canvas;
   }
+  const picture = (i) => painted(sheet(sheetOf(i)), place(i));
 
   // Tables. They are unpacked when their column is first shown; similarities are kept as steps from rank to rank.
   const tables = {};
@@ -334,8 +334,8 @@ async function render({ model, el }) {
       return Array.from(nearest(table, i), (j, rank) => [j, table.similarity(i, rank)]);
     }));
     if (mine !== turn) return; // another image was opened meanwhile
-    const label = labels[i] ?? -1, whole = query ? make("canvas", { width: side, height: side }) : picture(i);
-    if (query) createImageBitmap(new Blob([bytes(query.picture)])).then((own) => paint(whole, own, [0, 0, side, side]));
+    const label = labels[i] ?? -1;
+    const whole = query ? painted(decode(query.picture), [0, 0, side, side]) : picture(i);
     const lines = query ? [query.name, "an image of your own"] : [className(i), `no. ${ids[i]}`, names ? names[i] : ""];
     image.replaceChildren(whole, make("div", {}, ...lines.flatMap((text) => [text, make("br")])));
     signs.textContent = `${label < 0 ? "" : "✓ of the class, ✗ of another; "}`
@@ -402,6 +402,7 @@ async function render({ model, el }) {
     addEventListener("hashchange", () => { if (location.hash !== address()) read(), show(); });
   }
   await show();
+  columns.forEach(tableOf); // so that the first click need not wait for them
   if (page) window.explorer = { open, state };
   else takeSelected(), model.on("change:selected", takeSelected), model.on("change:query", answer);
   return () => { watch.disconnect(), model.off("change:selected", takeSelected), model.off("change:query", answer); };
