@@ -34,8 +34,9 @@ class Columns:
 
     options: of `load_images`, such as split="train", for others than those that runs are scored on.
     images: as the first run has them. rows: by column, "h" (N, D) and, but for raw pixels and where no projection head
-    is left, "z" (N, P). The columns of several runs have the run's name before theirs.
-    Raises ValueError where the runs are not on one set of images.
+    is left, "z" (N, P). snapshots: the columns between untrained and trained. The columns of several runs have the
+    run's name before theirs.
+    Raises ValueError where the runs are not on one set of images, and where two have the same name.
     """
 
     def __init__(self, runs: Sequence[Run], k: int = 20, **options: object) -> None:
@@ -43,15 +44,18 @@ class Columns:
         self.runs, self.images, self.k = runs, galleries[0], min(k, len(galleries[0]) - 1)
         found = ", ".join(f"{len(images)} of {run.config.dataset}" for run, images in zip(runs, galleries, strict=True))
         one_set = len({run.config.dataset for run in runs}) == 1
-        same = one_set and all(torch.equal(images.ids, self.images.ids) for images in galleries)
-        require(same, "runs", "runs on one set of images", found)
-        self._states = {RAW: (runs[0], None)}
+        known = {(*images.class_names, *images.labels.tolist(), *images.ids.tolist()) for images in galleries}
+        require(one_set and len(known) == 1, "runs", "runs on one set of images", found)
+        names = {run.path.name for run in runs}
+        require(len(names) == len(runs), "runs", "directories of different names", ", ".join(names), "rename one")
+        self._states, self.snapshots = {RAW: (runs[0], None)}, set()
         self.rows = {RAW: {"h": embeddings.raw_pixels(self.images.images)}}
         for run, images in zip(runs, galleries, strict=True):
             kept = {f"after {n} epoch{'s' * (n > 1)}": n for n in run.snapshots if n != run.config.epochs}
             for stage, epochs in {"untrained encoder": 0, **kept, "trained encoder": None}.items():
                 name = f"{run.path.name}: {stage}" if len(runs) > 1 else stage
                 self._states[name] = run, epochs
+                self.snapshots |= {name} if epochs else set()
                 self.rows[name] = self._layers(name, embeddings.embed_once(run, images, epochs))
 
     @cached_property
@@ -83,20 +87,23 @@ class Columns:
         """A map by h of the last column: a place in [0, 1] for each image, (N, 2), alike images near each other.
 
         t-SNE (van der Maaten and Hinton 2008) of 50 principal components of the l2-normalised h. Of more than LANDMARKS
-        images, a random part of so many is placed, and each of the others among the five nearest of these. The run
-        keeps it.
+        images, a random part of so many is placed, and each of the others among the five nearest of these. All are in
+        one place where all h are one direction. The run keeps it.
         """
         h, run = [*self.rows.values()][-1]["h"], self.runs[-1]
         file, n = f"embeddings/map-{_checksum(h)}", min(len(h), LANDMARKS)
         if kept := run.load_arrays(file):
             return kept["places"]
-        parts = PCA(min(50, *h.shape), random_state=0).fit_transform(F.normalize(h).numpy())
+        unit = F.normalize(h).numpy()
+        if np.ptp(unit, axis=0).max() < 1e-6:  # a collapsed encoder
+            return np.zeros((len(h), 2))
+        parts = PCA(min(50, *h.shape), random_state=0).fit_transform(unit)
         some = permutation(len(h), seed=0)[:n].numpy()
         method = TSNE(init="pca", random_state=0, max_iter=500, perplexity=min(30, (n - 1) / 3))
         with threadpool_limits(1):  # several are hardly faster, and beside other work wait for one another
             placed = method.fit_transform(parts[some])
         places = KNeighborsRegressor(min(5, n), weights="distance").fit(parts[some], placed).predict(parts)
-        places = (places - places.min(0)) / np.ptp(places, axis=0)
+        places = (places - places.min(0)) / np.ptp(places, axis=0).clip(min=1e-9)
         run.save_arrays(file, places=places)
         return places
 

@@ -7,6 +7,7 @@ N images, k neighbours of each in every column.
 import base64
 import json
 import os
+import time
 import zlib
 from dataclasses import replace
 from importlib.util import find_spec
@@ -64,7 +65,7 @@ class Explorer(AnyWidget):
             self.ask(bytes(buffers[0]), message["name"])
         except Exception as error:  # whatever is wrong with the file: the view says so
             why = f"expected an image that can be read, got {message['name']} ({type(error).__name__})"
-            self.query = {"error": f"{why}; choose a JPEG or a PNG"}
+            self.query = {"error": f"{why}; choose a JPEG or a PNG", "asked": time.time()}
 
 
 def explore(*runs: Run, image: object = None, table: pd.DataFrame | None = None, **options: object) -> Explorer | HTML:
@@ -141,7 +142,7 @@ def collect(columns: Columns, image: object = None, table: pd.DataFrame | None =
         "ids": _packed(images.ids),
         "labels": _packed(images.labels),
         "places": _packed(columns.places * 65535),
-        "columns": [{"name": name, "tables": {kind: _table(*of[kind]) for kind in of}} for name, of in found],
+        "columns": [_column(columns, name, of) for name, of in found],
         "table": {name: [*values.values()] for name, values in known.items()},
     }
     return {"shown": shown, "query": {} if image is None else _query(columns, image)}
@@ -179,13 +180,14 @@ def _query(columns: Columns, image: object, name: str = "your image") -> dict[st
     found = columns.nearest_to(item)
     picture = torch.from_numpy(decode(item, min(SIDE, columns.images.images.shape[-1]), "squash"))[None]
     lists = {name: {kind: [table[0].tolist() for table in of[kind]] for kind in of} for name, of in found.items()}
-    return {"name": name, "found": lists, "picture": _sheets(picture)[0]}
+    return {"name": name, "found": lists, "picture": _sheets(picture)[0], "asked": time.time()}  # anew each time
 
 
 def _picture(columns: Columns) -> figures.InlineFigure:
     """What stands for the view where no script runs: neighbours before and after training, of two images."""
     images, labels, found = columns.images, columns.images.labels, columns.nearest
-    tables = {name: tuple(part[:, :8] for part in of["h cosine"]) for name, of in found.items() if "after" not in name}
+    shown = [name for name in found if name not in columns.snapshots]
+    tables = {name: tuple(part[:, :8] for part in found[name]["h cosine"]) for name in shown}
     before, *_, after = ((labels[indices] == labels[:, None]).sum(1) for indices, _ in tables.values())
     queries = (after - before).argsort(stable=True)[[-1, 0]]  # with the most hits gained, and lost
     title = f"{_title(columns)}: where training gained most, and where it lost most"
@@ -204,6 +206,11 @@ def _encoded(image: Tensor, kind: str) -> bytes:
     file = BytesIO()
     Image.fromarray(image.permute(1, 2, 0).numpy()).save(file, kind, quality=80)
     return file.getvalue()
+
+
+def _column(columns: Columns, name: str, tables: dict[str, Any]) -> dict[str, Any]:
+    packed = {kind: _table(*table) for kind, table in tables.items()}
+    return {"name": name, "snapshot": name in columns.snapshots, "tables": packed}
 
 
 def _table(indices: Tensor, similarities: Tensor) -> dict[str, Any]:

@@ -139,6 +139,37 @@ def test_runs_on_different_images_are_refused(trained_for_three, tmp_path):
         Columns([trained_for_three, Run.start(tmp_path / "other", config)])
 
 
+def test_two_runs_of_one_name_are_refused(trained_for_three, tmp_path):
+    shutil.copytree(trained_for_three.path, tmp_path / "run")
+    with pytest.raises(ValueError, match="runs: expected directories of different names, got run; rename one"):
+        Columns([trained_for_three, Run.open(tmp_path / "run")])
+
+
+def test_two_folders_of_as_many_images_are_not_one_set(tmp_path):
+    runs = []
+    for classes in (("a", "b"), ("a", "c")):
+        root = tmp_path / "-".join(classes)
+        for name in classes:
+            (root / name).mkdir(parents=True)
+            for n in range(3):
+                Image.fromarray(np.full((16, 16, 3), 60 * n, np.uint8)).save(root / name / f"{n}.png")
+        config = RunConfig(dataset="folder", data_root=str(root), image_size=16, batch_size=2)
+        runs.append(Run.start(tmp_path / f"run-{classes[1]}", config))
+    with pytest.raises(ValueError, match="runs on one set of images, got 6 of folder, 6 of folder"):
+        Columns(runs)
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_collapsed_encoder_has_one_place_on_the_map_and_few_images_have_one_each(trained_for_three):
+    columns = Columns([trained_for_three], limit=30)
+    columns.rows["trained encoder"] = {"h": torch.ones(30, 8)}
+    np.testing.assert_array_equal(columns.places, np.zeros((30, 2)))
+    for n in (3, 5):
+        places = Columns([trained_for_three], limit=n).places
+        assert places.shape == (n, 2)
+        assert np.isfinite(places).all()
+
+
 def test_on_the_map_alike_images_lie_near_each_other(trained_for_three, monkeypatch):
     monkeypatch.setattr("simclr_lib.evaluation.columns.LANDMARKS", 60)  # the other half is placed among these
     n, kind = 120, torch.arange(120) % 3

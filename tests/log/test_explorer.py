@@ -267,6 +267,16 @@ def test_it_is_all_done_by_keyboard(columns, page, visit):
 
 
 @pytest.mark.child
+def test_a_blank_finds_nothing_and_a_mistake_is_told(page, visit):
+    view = start(visit, page, "#image=40")
+    for sought, found in (("no such file", "40"), ("", "40"), ("41", "41")):
+        view.locator("#find").fill(sought)
+        view.keyboard.press("Enter")
+        told = f"There is no image {sought}" if found == "40" else ""
+        wait(view, f"explorer.state.image === '{found}' && document.querySelector('#told').textContent === '{told}'")
+
+
+@pytest.mark.child
 def test_a_screen_reader_has_a_name_for_everything(page, visit):
     view = start(visit, page, "#image=3")
     unnamed = view.evaluate(
@@ -304,13 +314,14 @@ def test_names_are_text_whatever_is_in_them(page, visit):
 
 @pytest.mark.child
 def test_two_runs_an_own_image_and_a_table_are_shown_together(run, tmp_path, visit):
-    shutil.copytree(run.path, tmp_path / "other")
-    both = Columns([Run.open(tmp_path / "other"), run])
+    shutil.copytree(run.path, tmp_path / "after all")  # a name with a word that names of snapshots have
+    both = Columns([Run.open(tmp_path / "after all"), run])
+    assert len(explorer._picture(both).axes) == 2 * (1 + 5 * 8)
     own = both.images.images[33].numpy()
     notes = pd.DataFrame({"<b>note": ["x", "y"], "when": pd.to_datetime(["2026-01-01", None])}, index=[3, 12345])
     view = start(visit, write_explorer(both, own, notes))
     wait(view, "document.querySelector('[data-column]')")
-    names = ["raw pixels", *(f"{of}: {stage}" for of in ("other", "run") for stage in (STAGES[0], STAGES[-1]))]
+    names = ["raw pixels", *(f"{of}: {stage}" for of in ("after all", "run") for stage in (STAGES[0], STAGES[-1]))]
     shown = view.locator("[data-column]").evaluate_all("all => all.map(each => each.dataset.column)")
     assert shown == names  # the stages in between are there, but not chosen
     for name in names:
@@ -346,6 +357,7 @@ def test_the_widget_answers_an_image_as_the_columns_do(run, tmp_path, monkeypatc
     view._handle_custom_msg({"name": "sent.png"}, [memoryview(file.getvalue())])
     assert view.query["name"] == "sent.png"
     view._handle_custom_msg({"name": "bad.png"}, [memoryview(b"no image")])
+    assert view.query.pop("asked") > 0
     assert view.query == {"error": "expected an image that can be read, got bad.png (UnidentifiedImageError); "
                                    "choose a JPEG or a PNG"}  # fmt: skip
     assert view.shown["k"] == 50

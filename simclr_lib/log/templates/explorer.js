@@ -31,8 +31,7 @@ async function unpack(packed) {
   return numbers;
 }
 
-const range = (n) => Array.from({ length: n }, (_, i) => i);
-const within = (value, low, high) => Math.min(Math.max(value, low), high);
+const range = (n) => [...Array(n).keys()], within = (x, low, high) => Math.min(Math.max(x, low), high);
 
 async function render({ model, el }) {
   const page = model.page === true;
@@ -41,9 +40,9 @@ async function render({ model, el }) {
   const [ids, labels, places] = await Promise.all(["ids", "labels", "places"].map((name) => unpack(shown[name])));
   const n = ids.length, at = new Map(range(n).map((i) => [ids[i], i])), columnNames = columns.map(({ name }) => name);
   const colors = ["class", "hits", ...Object.keys(attached)];
-  const first = { image: null, k: Math.min(10, most), layer: "h", similarity: "cosine", wall: "class", of: null,
-    among: null, by: columnNames.at(-1), color: "class", selected: "",
-    columns: columnNames.filter((name) => columns.length < 9 || !name.includes("after ")).join("|") };
+  const first = { image: model.get("query").name ? "own" : null, k: Math.min(10, most), layer: "h", wall: "class",
+    similarity: "cosine", of: null, among: null, by: columnNames.at(-1), color: "class", selected: "",
+    columns: columns.filter((column) => columns.length < 9 || !column.snapshot).map(({ name }) => name).join("|") };
   const state = { ...first }, trail = []; // of the images that were walked through
 
   const className = (i) => (labels[i] < 0 ? "unlabelled" : classes[labels[i]]);
@@ -94,7 +93,7 @@ async function render({ model, el }) {
     const given = Object.fromEntries(new URLSearchParams(location.hash.slice(1)));
     for (const name of ["k", "of", "among"]) if (name in given) given[name] = Math.round(Number(given[name]));
     const known = { wall: Object.keys(WALLS), layer: Object.keys(LAYERS), similarity: Object.keys(SIMILARITIES),
-      by: columnNames, color: colors, image: [...ids].map(String), k: range(most + 1).slice(1),
+      by: columnNames, color: colors, image: [...ids, "own"].map(String), k: range(most + 1).slice(1),
       of: range(classes.length), among: range(classes.length) };
     for (const name in given) if (known[name] && !known[name].includes(given[name])) delete given[name];
     Object.assign(state, first, given);
@@ -120,9 +119,9 @@ async function render({ model, el }) {
   }
   const button = (id, textContent, onclick) => make("button", { id, textContent, onclick });
   function seek() {
-    const found = at.get(Number(find.value)) ?? names?.findIndex((name) => name.includes(find.value)) ?? -1;
-    if (found < 0) told.textContent = `There is no image ${find.value}`;
-    else open(ids[found]);
+    const found = at.get(Number(find.value || NaN)) ?? names?.findIndex((of) => of.includes(find.value || NaN)) ?? -1;
+    told.textContent = found < 0 ? `There is no image ${find.value}` : "";
+    if (found >= 0) open(ids[found]);
   }
   async function upload() {
     told.textContent = `Embedding ${own.files[0].name} …`;
@@ -133,7 +132,7 @@ async function render({ model, el }) {
   const canvas = make("canvas", { tabIndex: 0, role: "application",
     ariaLabel: `${n} images. Arrow keys move, Enter opens, s selects, + and - zoom the map.` });
   const spacer = make("div"), confused = make("div");
-  const wall = make("div", { className: "wall" }, canvas, spacer, confused);
+  const wall = make("div", { className: "wall", onscroll: () => later() }, canvas, spacer, confused);
   const find = make("input", { id: "find", type: "search", placeholder: "id or name", onchange: seek });
   const own = make("input", { id: "own", type: "file", accept: "image/*", onchange: upload });
   find.ariaLabel = "Find an image", own.ariaLabel = "An image of your own";
@@ -179,7 +178,7 @@ async function render({ model, el }) {
         : key < 0 ? "unlabelled" : `${classes[key]}, precision@${state.k} ${precision.toFixed(2)}`;
       return { members, title: `${title}: ${members.length.toLocaleString("en")} images` };
     });
-    order = groups.flatMap(({ members }) => members);
+    order = groups.flatMap(({ members }) => members), cursor = Math.min(cursor, order.length - 1);
     tint(state.color === "class" ? range(n).map(className) : state.color === "hits" ? found : attached[state.color]);
   }
   function tint(values) {
@@ -292,11 +291,12 @@ async function render({ model, el }) {
     },
   });
   canvas.onpointerup = canvas.onpointerleave = () => { held = null; };
-  wall.onscroll = later;
 
   /** Which classes the neighbours of each class are of, in percent; a cell leads to the images behind it. */
   async function confusions() {
-    const table = await chosenTable(), counts = classes.map(() => new Int32Array(classes.length));
+    const asked = address(), table = await chosenTable();
+    if (asked !== address()) return; // something else was chosen meanwhile
+    const counts = classes.map(() => new Int32Array(classes.length));
     for (let i = 0; i < n; i++) for (const j of nearest(table, i)) if (labels[i] >= 0) counts[labels[i]][labels[j]]++;
     const link = (of, among) => {
       const percent = (100 * counts[of][among]) / counts[of].reduce((sum, count) => sum + count, 0);
@@ -319,7 +319,8 @@ async function render({ model, el }) {
   // The image that is open, and its neighbours in every column that is chosen.
   let turn = 0;
   async function detail() {
-    const query = state.image === "own" ? model.get("query") : null, i = position(), mine = ++turn;
+    const own = model.get("query"), query = state.image === "own" && own.found ? own : null;
+    const i = position(), mine = ++turn;
     back.disabled = !trail.length, mark.disabled = i === undefined, all.hidden = !order.length;
     mark.textContent = selection().has(ids[i]) ? "Unselect" : "Select";
     if (i === undefined && !query) {
@@ -394,9 +395,8 @@ async function render({ model, el }) {
   }
   function answer() {
     told.textContent = model.get("query").error ?? "";
-    if (model.get("query").name) open("own");
+    if (!told.textContent) open("own");
   }
-  if (model.get("query").name) state.image = "own";
   if (addressed) {
     if (location.hash) read();
     addEventListener("hashchange", () => { if (location.hash !== address()) read(), show(); });
