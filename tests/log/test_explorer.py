@@ -185,6 +185,8 @@ def test_an_address_of_something_else_shows_the_beginning(page, visit):
     assert view.evaluate("[explorer.state.image, explorer.state.k, explorer.state.wall]") == [None, 10, "class"]
     open_image(view, 3)
     assert len(column(view, "trained encoder")) == 10
+    view.locator("#select").click()
+    wait(view, "explorer.state.selected === '3'")  # and not what the address had
 
 
 # The wall.

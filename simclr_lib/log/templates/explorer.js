@@ -47,7 +47,7 @@ async function render({ model, el }) {
 
   const className = (i) => (labels[i] < 0 ? "unlabelled" : classes[labels[i]]);
   const called = (i) => `no. ${ids[i]}, ${className(i)}${names ? `, ${names[i]}` : ""}`;
-  const selection = () => new Set(state.selected ? state.selected.split(".").map(Number) : []);
+  const selection = () => new Set(state.selected.split(".").filter(Boolean).map(Number).filter((id) => at.has(id)));
   const position = () => at.get(Number(state.image ?? NaN));
 
   // Pictures. A sheet is decoded when the first of its pictures is shown.
@@ -302,8 +302,8 @@ async function render({ model, el }) {
       const percent = (100 * counts[of][among]) / counts[of].reduce((sum, count) => sum + count, 0);
       const title = `${percent.toFixed(1)}% of the neighbours of ${classes[of]} are of ${classes[among]}`;
       const to = { wall: "class", of, among }, tone = of === among ? CURSOR : OPEN;
-      return make("a", { href: address(to), data: { cell: `${of},${among}` }, title, ariaLabel: title,
-        textContent: percent < 0.5 ? "<1" : percent.toFixed(0),
+      return make("a", { href: address({ ...to, selected: "" }), title, ariaLabel: title,
+        data: { cell: `${of},${among}` }, textContent: percent < 0.5 ? "<1" : percent.toFixed(0),
         style: `background: color-mix(in srgb, ${tone} ${Math.min(70, percent)}%, transparent)`,
         onclick: (event) => { event.preventDefault(), choose(to, true); } });
     };
