@@ -10,7 +10,6 @@ import socket
 import tempfile
 import threading
 import time
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -42,7 +41,7 @@ def one_writer(folder: Path) -> Iterator[None]:
         ValueError: where another process, or another thread of this one, writes to it.
     """
     started_by_holder = os.environ.get(TOKEN) == _read(folder).get("token", "none")
-    token, done = os.environ[TOKEN] if started_by_holder else uuid.uuid4().hex, threading.Event()
+    token, done = os.environ[TOKEN] if started_by_holder else os.urandom(16).hex(), threading.Event()
 
     def release() -> None:
         done.set()
@@ -64,14 +63,12 @@ def one_writer(folder: Path) -> Iterator[None]:
 
 def writer(folder: Path) -> dict | None:
     """Who writes to `folder`: its process, host and since when; None where nobody does, or where who did is dead."""
-    try:
-        beat = (folder / FILE).stat().st_mtime
-    except (FileNotFoundError, NotADirectoryError):
-        return None
     holder = _read(folder)
     if holder.get("place") == _place():
         return holder if _born(holder["process"]) == holder["born"] else None
-    return holder if abs(_time_of_disk(folder) - beat) < SILENCE else None
+    with suppress(FileNotFoundError, NotADirectoryError):  # nobody does
+        return holder if abs((folder / FILE).stat().st_mtime - _time_of_disk(folder)) < SILENCE else None
+    return None
 
 
 def require_free(folder: Path) -> None:
@@ -126,9 +123,8 @@ def rewriting(folder: Path, name: str) -> Iterator[Path]:
 
 def _take(folder: Path, token: str) -> None:
     """Take the lock."""
-    process = os.getpid()
-    own = {"token": token, "process": process, "host": socket.gethostname(), "since": utc_now()}
-    own |= {"place": _place(), "born": _born(process)}
+    own = {"token": token, "process": os.getpid(), "host": socket.gethostname(), "since": utc_now()}
+    own |= {"place": _place(), "born": _born(os.getpid())}
     try:
         with open(folder / FILE, "x") as file:  # one of several that try succeeds
             json.dump(own, file)
@@ -173,11 +169,10 @@ def _born(process: int) -> str | None:
     """When a process here began, as another one may have its number later; None where it has ended."""
     if not Path("/proc/self/stat").exists():
         return "" if psutil.pid_exists(process) else None
-    try:
+    with suppress(OSError):  # it has
         state, *fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return None
-    return None if state in "ZX" else fields[18]  # in ticks since the machine was started, whatever clocks do
+        return None if state in "ZX" else fields[18]  # in ticks since the machine was started, whatever clocks do
+    return None
 
 
 def _time_of_disk(folder: Path) -> float:
