@@ -65,7 +65,7 @@ def _train_here(config: RunConfig, run_dir: str | os.PathLike) -> Run:
             if not processes.from_first(run.finished):
                 with run.recording_status():
                     _train(learner, run)
-                processes.wait_for_all()  # so that nobody looks for what the first has yet to write
+                processes.collect(None)  # wait for all: nobody is to look for what the first has yet to write
             return run
 
 

@@ -6,9 +6,8 @@ identity. n images of each process, N of all of them, P projection dimensions.
 
 import os
 import threading
-import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import Any
 
@@ -146,15 +145,10 @@ def one_after_the_other() -> Iterator[None]:
     for turn in range(3):
         if turn == own_turn:
             yield
-        wait_for_all()
-
-
-def wait_for_all() -> None:
-    """Return when all processes are here."""
-    collect(None)
+        collect(None)  # returns when all processes are here
 
 
 def _end_after(process: int) -> None:
-    while psutil.pid_exists(process):
-        time.sleep(1)
+    with suppress(psutil.NoSuchProcess):  # it has ended before
+        psutil.Process(process).wait()
     os._exit(1)
