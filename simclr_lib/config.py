@@ -86,17 +86,16 @@ class RunConfig:
         settled = vars(self)  # it is frozen only from here on
         if self.split is None:
             settled["split"] = "unlabeled" if self.dataset == "stl10" else "train"
-        if self.stem is None:
-            small = is_count(self.image_size) and self.image_size < 64
-            settled["stem"] = "cifar" if small and self.arch in STEMMED else "imagenet"
         if isinstance(self.crop_area, list):
             settled["crop_area"] = tuple(self.crop_area)
-        for name, value in settled.items():
-            if name in CHOICES:
-                require_choice(name, value)
         for expected, names, holds in CHECKS:
             for name in names.split():
                 require(holds(settled[name]), name, expected, repr(settled[name]))
+        if self.stem is None:
+            settled["stem"] = "cifar" if self.image_size < 64 and self.arch in STEMMED else "imagenet"
+        for name, value in settled.items():
+            if name in CHOICES:
+                require_choice(name, value)
         require(not self.test_share or self.split != "all", "split", "train, with test_share", "'all'")
         even = self.batch_size % self.processes == 0
         require(even, "batch_size", f"a multiple of the {self.processes} processes", self.batch_size)
@@ -110,8 +109,7 @@ class RunConfig:
     @property
     def actual_temperature(self) -> float:
         """The temperature given, else by the rule: long training wants a lower one (SimCLR, appendix B.9)."""
-        rule = 0.5 if self.epochs < 300 else 0.1
-        return rule if self.temperature is None else self.temperature
+        return self.temperature or (0.5 if self.epochs < 300 else 0.1)
 
     @property
     def actual_store_size(self) -> int:
