@@ -59,8 +59,7 @@ class SimCLR(nn.Module):
         self.projection_head = nn.Sequential(nn.Linear(dim, dim), nn.ReLU(), nn.Linear(dim, projection_dim))
 
     def forward(self, images: Tensor) -> Tensor:
-        h = self.encoder(images)  # (N, D)
-        return self.projection_head(h)  # (N, P)
+        return self.projection_head(self.encoder(images))  # (N, 3, S, S) -> h (N, D) -> z (N, P)
 
 
 class ConvNet(nn.Module):

@@ -76,9 +76,8 @@ def _train(learner: "Learner", run: Run) -> None:
         images = load_training_images(run.config)
         rows, unseen = keep_out(run.config, images)
     _record_images(run, images, rows, unseen)
-    held_out = hold_out(run, images, unseen)
     try:
-        fit(learner, images.images, rows, run, held_out)
+        fit(learner, images.images, rows, run, hold_out(run, images, unseen))
     except FloatingPointError as error:
         record_alarms(run, {"non-finite": str(error)}, learner.epochs_done)
         raise

@@ -55,10 +55,9 @@ def launch(run_dir: Path, processes: int, steps: int, done: int, batch_size: int
             say(line)
     if launcher.returncode:
         _, _, failures = report.rpartition("ChildFailedError:")  # torchrun's list of them, the first cause at its end
-        raise ProcessFailedError(
-            f"expected {processes} processes to finish training, but one died; {run_dir} keeps its last checkpoint, "
-            f"if any, from which the same call goes on once the cause is mended:\n{failures.strip()[-10_000:]}"
-        )
+        found = f"expected {processes} processes to finish training, but one died; {run_dir} keeps its last checkpoint"
+        remedy = "if any, from which the same call goes on once the cause is mended"
+        raise ProcessFailedError(f"{found}, {remedy}:\n{failures.strip()[-10_000:]}")
 
 
 def _torchrun(run_dir: Path, processes: int, errors: TextIO) -> subprocess.Popen:
