@@ -8,7 +8,7 @@ import json
 import os
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,10 +22,10 @@ from simclr_lib.engine.environment import environment, utc_now
 from simclr_lib.engine.interruption import interruption
 from simclr_lib.engine.lock import one_writer, rewriting, writer, writing
 from simclr_lib.engine.paths import read_json, require_writable, user_path
-from simclr_lib.engine.records import flat_scores, last_record, read_records, unreadable_row
+from simclr_lib.engine.progress import say_once
+from simclr_lib.engine.records import flat_scores, last_record, read_records, records_until, unreadable_row
 
 CHECKPOINTS = ("checkpoint.pt", "checkpoint.previous.pt")  # the last one, and the one before it
-Weights = dict[str, Any]  # name -> tensor; torch is imported only where it is used, as listing runs needs none
 
 
 @dataclass(frozen=True)
@@ -54,8 +54,7 @@ class Run:
         run = cls(require_writable(path), config)
         if run.require_same():
             recorded = "metrics.jsonl", "summary.json", "encoder.safetensors", "snapshots/*", "embeddings/*", "*.npz"
-            halves = ".*.tmp", "snapshots/.*.tmp", "embeddings/.*.tmp"  # of files that a killed process was writing
-            for pattern in (*halves, *(() if run.begun else recorded)):
+            for pattern in (".*.tmp", "*/.*.tmp", *(() if run.begun else recorded)):  # what a killed process left half
                 for file in run.path.glob(pattern):
                     file.unlink(missing_ok=True)
         if not run.finished:
@@ -100,18 +99,8 @@ class Run:
         return sorted((record for record in records if record["kind"] == kind), key=lambda record: record["step"])
 
     def cut_metrics(self, epochs: int, steps: int) -> None:
-        """Leave in metrics.jsonl what was recorded of `epochs` whole epochs and of `steps` steps of the next.
-
-        Raises ValueError where a step is missing.
-        """
-        done = 1 + max((record["step"] for record in self.metrics("epoch") if record["epoch"] < epochs), default=-1)
-        ends = {"step": ("step", done + steps), "epoch": ("epoch", epochs), "health": ("epochs", epochs + 1)}
-        records = read_records(self.path / "metrics.jsonl")
-        kept = [record for record in records if record[ends[record["kind"]][0]] < ends[record["kind"]][1]]
-        found, remedy = sum(record["kind"] == "step" for record in kept), "restore it, or give another run_dir"
-        expected = f"every step of {epochs} epochs, and {steps} of the next, as the checkpoint has them"
-        whole = found == done + steps and sum(record["kind"] == "epoch" for record in kept) == epochs
-        require(whole, f"{self.path}/metrics.jsonl", expected, f"{found} steps", remedy)
+        """Leave in metrics.jsonl what `records_until` has. Raises ValueError where a step is missing."""
+        kept = records_until(self.path / "metrics.jsonl", epochs, steps)
         with rewriting(self.path, "metrics.jsonl") as temporary:
             temporary.write_text("".join(json.dumps(record) + "\n" for record in kept))
 
@@ -168,12 +157,11 @@ class Run:
     @property
     def environment(self) -> dict:
         """Where the run ran: {"sessions": [...]}, one entry for each time training was started or resumed."""
-        return read_json(self.path / "environment.json")
+        return {"sessions": [], **read_json(self.path / "environment.json")}
 
     def add_session(self, **values: Any) -> None:
         """Add to the environment that training was started or resumed here and now, and `values`: how it is split."""
-        sessions = self.environment.get("sessions", [])
-        self._write("environment.json", {"sessions": [*sessions, {**environment(), **values}]})
+        self._write("environment.json", {"sessions": [*self.environment["sessions"], environment() | values]})
 
     # Checkpoints: what training resumes from.
 
@@ -201,9 +189,10 @@ class Run:
         remedy = "train the run; where there are damaged ones, delete them or give another run_dir"
         raise ValueError(f"checkpoint: expected one that can be read in {self.path}, got none; {remedy}")
 
-    # Weights: of the encoder after training, and of encoder and projection head after some epochs (a snapshot).
+    # Weights, name -> tensor: of the encoder after training, and of encoder and projection head after some epochs (a
+    # snapshot). Torch is imported only where it is used, as listing runs needs none.
 
-    def save_weights(self, name: str, weights: Weights) -> None:
+    def save_weights(self, name: str, weights: dict[str, Any]) -> None:
         """Write <name>.safetensors: "encoder", or what `snapshot` calls the model after some epochs."""
         from safetensors.torch import save_file
 
@@ -220,14 +209,14 @@ class Run:
         """The numbers of epochs after which there is a snapshot."""
         return sorted(int(file.stem.removeprefix("epoch-")) for file in self.path.glob("snapshots/*.safetensors"))
 
-    def load_encoder_weights(self) -> Weights:
+    def load_encoder_weights(self) -> dict[str, Any]:
         """The encoder's weights after training, or, before its end, at the last checkpoint."""
         if (self.path / "encoder.safetensors").exists():
             return self._load("encoder")
         weights = self.load_weights()
         return {name.removeprefix("encoder."): weights[name] for name in weights if name.startswith("encoder.")}
 
-    def load_weights(self, epochs: int | None = None) -> Weights:
+    def load_weights(self, epochs: int | None = None) -> dict[str, Any]:
         """The weights of encoder and projection head after so many epochs; None: the last that were kept.
 
         Raises ValueError where there are none.
@@ -238,7 +227,7 @@ class Run:
         require(epochs in self.snapshots, "epochs", f"one of the snapshots {self.snapshots} in {self.path}", epochs)
         return self._load(self.snapshot(epochs))
 
-    def _load(self, name: str) -> Weights:
+    def _load(self, name: str) -> dict[str, Any]:
         from safetensors.torch import load_file
 
         return load_file(self.path / f"{name}.safetensors")
@@ -255,6 +244,20 @@ class Run:
         file = self.path / f"{name}.npz"
         return dict(np.load(file)) if file.exists() else {}
 
+    def kept_arrays(self, name: str, make: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+        """The arrays of <name>.npz; what `make` returns, which is kept, where there is no such file.
+
+        Where it cannot be written, a line says so, and the arrays are returned all the same.
+        """
+        if kept := self.load_arrays(name):
+            return kept
+        made = make()
+        try:
+            self.save_arrays(name, **made)
+        except OSError:  # a directory that may only be read, a full disk
+            say_once(f"{self.path} cannot be written: what is computed of this run is not kept for the next time")
+        return made
+
     def _write(self, name: str, values: dict) -> None:
         with rewriting(self.path, name) as temporary:
             temporary.write_text(json.dumps(values, indent=1) + "\n")
@@ -265,7 +268,7 @@ class Run:
         """What the run is and came to, by column: run (its directory's name), state, started (UTC), epochs_done, loss
         of the last epoch, chance_loss, alarms; every field of its configuration; its scores: see `flat_scores`."""
         last, summary = last_record(self.path / "metrics.jsonl", "epoch"), self.summary
-        sessions = self.environment.get("sessions", [{"started": None}])
+        sessions = self.environment["sessions"] or [{"started": None}]
         facts = {"run": self.path.name, "state": self.status.get("state", "unknown"), "started": sessions[0]["started"]}
         facts |= {"epochs_done": last.get("epoch", -1) + 1, "loss": last.get("loss")}
         facts |= {"chance_loss": self.config.chance_loss, "alarms": ", ".join(summary.get("alarms", {}))}

@@ -328,6 +328,49 @@ def test_encoder_and_arrays_round_trip(tmp_path):
         assert (tmp_path / f"{name}.npz").is_file()
 
 
+def test_arrays_are_made_once_and_kept(tmp_path):
+    run, made = Run.start(tmp_path, RunConfig()), []
+
+    def make() -> dict[str, np.ndarray]:
+        made.append(1)
+        return {"ids": np.arange(3), "h": np.ones((3, 2))}
+
+    for _ in range(2):
+        arrays = run.kept_arrays("embeddings/of-it", make)
+        assert arrays.keys() == {"ids", "h"}
+        assert arrays["ids"].tolist() == [0, 1, 2]
+    assert len(made) == 1
+    assert run.load_arrays("embeddings/of-it").keys() == arrays.keys()
+
+
+def test_where_arrays_cannot_be_kept_they_are_made_each_time_and_that_is_said_once(tmp_path, capsys):
+    run = Run.start(tmp_path, RunConfig())
+    (tmp_path / "embeddings").write_text("no folder, so that nothing can be written there")  # root may write anywhere
+    for name in ("embeddings/a", "embeddings/a", "embeddings/b"):
+        assert run.kept_arrays(name, lambda: {"h": np.ones(2)})["h"].tolist() == [1, 1]
+        assert run.load_arrays(name) == {}
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line == f"{tmp_path} cannot be written: what is computed of this run is not kept for the next time"
+
+
+def test_an_error_in_making_arrays_is_passed_on(tmp_path):
+    def make() -> dict[str, np.ndarray]:
+        raise OSError("the images are gone")
+
+    run = Run.start(tmp_path, RunConfig())
+    with pytest.raises(OSError, match=r"^the images are gone$"):
+        run.kept_arrays("embeddings/a", make)
+    assert run.load_arrays("embeddings/a") == {}
+
+
+def test_a_holder_that_lost_its_lock_keeps_no_arrays_either(tmp_path):
+    with Run.writing(tmp_path, RunConfig()) as run:
+        lock = json.loads((tmp_path / "writer.json").read_text())
+        (tmp_path / "writer.json").write_text(json.dumps({**lock, "token": "other"}))
+        with pytest.raises(LockLostError):
+            run.kept_arrays("embeddings/a", lambda: {"h": np.ones(2)})
+
+
 def test_snapshots_are_read_back_and_listed_in_the_order_of_their_epochs(tmp_path):
     run = Run.start(tmp_path, RunConfig())
     assert run.snapshots == []

@@ -5,6 +5,8 @@ from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from statistics import fmean, pstdev
 
+from simclr_lib.engine.checks import require
+
 
 def read_records(file: Path) -> list[dict]:
     """The records of `file` in their order, none where there is no file; of one that is there twice, the last.
@@ -14,6 +16,19 @@ def read_records(file: Path) -> list[dict]:
     records = _parse(file, file.read_text() if file.exists() else "")
     last = {(record["kind"], record["step"]): n for n, record in enumerate(records)}
     return [records[n] for n in sorted(last.values())]  # older versions left the steps that were done again twice
+
+
+def records_until(file: Path, epochs: int, steps: int) -> list[dict]:
+    """The records of `epochs` whole epochs and of `steps` steps of the next. Raises ValueError where one is missing."""
+    records = read_records(file)
+    ends = [record["step"] + 1 for record in records if record["kind"] == "epoch" and record["epoch"] < epochs]
+    done = max(ends, default=0) + steps
+    bounds = {"step": ("step", done), "epoch": ("epoch", epochs), "health": ("epochs", epochs + 1)}
+    kept = [record for record in records if record[bounds[record["kind"]][0]] < bounds[record["kind"]][1]]
+    found, remedy = sum(record["kind"] == "step" for record in kept), "restore it, or give another run_dir"
+    expected = f"every step of {epochs} epochs, and {steps} of the next, as the checkpoint has them"
+    require(found == done and len(ends) == epochs, str(file), expected, f"{found} steps", remedy)
+    return kept
 
 
 def last_record(file: Path, kind: str) -> dict:
