@@ -93,9 +93,7 @@ class RunConfig:
                 require(holds(settled[name]), name, expected, repr(settled[name]))
         if self.stem is None:
             settled["stem"] = "cifar" if self.image_size < 64 and self.arch in STEMMED else "imagenet"
-        for name, value in settled.items():
-            if name in CHOICES:
-                require_choice(name, value)
+        require_choice(**{name: value for name, value in settled.items() if name in CHOICES})
         require(not self.test_share or self.split != "all", "split", "train, with test_share", "'all'")
         even = self.batch_size % self.processes == 0
         require(even, "batch_size", f"a multiple of the {self.processes} processes", self.batch_size)

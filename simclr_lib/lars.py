@@ -99,7 +99,7 @@ def build_optimizer(name: str, model: nn.Module, lr: float, momentum: float, wei
 
     Raises ValueError for another name, and where the optimizer itself does.
     """
-    require_choice("optimizer", name)
+    require_choice(optimizer=name)
     optimizer = {"sgd": SGD, "lars": LARS, "adamw": AdamW}[name]
     options = {} if name == "adamw" else {"momentum": momentum}
     return optimizer(parameter_groups(model), lr, weight_decay=weight_decay, **options)

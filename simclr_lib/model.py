@@ -118,8 +118,7 @@ def patch_size(image_size: int) -> int:
 
 
 def _check(arch: str, stem: str, norm: str, image_size: int, dropout: float) -> None:
-    for name, value in (("arch", arch), ("stem", stem), ("norm", norm)):
-        require_choice(name, value)
+    require_choice(arch=arch, stem=stem, norm=norm)
     only = f"only {', '.join(STEMMED)} have a choice"
     require(stem == "imagenet" or arch in STEMMED, "stem", f"imagenet with {arch}", stem, only)
     require(image_size >= 1, "image_size", "at least 1 pixel", image_size)

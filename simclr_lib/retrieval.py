@@ -58,7 +58,7 @@ def _scaled(name: str, rows: Tensor, similarity: str) -> tuple[Tensor, float]:
     """
     fits = isinstance(rows, Tensor) and rows.is_floating_point() and rows.ndim == 2 and rows.numel() > 0
     require(fits, name, "a floating tensor (rows, width) with neither 0", _kind(rows), "pass one row a sample")
-    require_choice("similarity", similarity)
+    require_choice(similarity=similarity)
     rows = rows.double().contiguous()
     norms = rows.square().sum(1, keepdim=True).sqrt()
     bad = (~norms.isfinite()).nonzero()[:, 0].tolist()

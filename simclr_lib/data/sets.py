@@ -89,8 +89,7 @@ def load_images(
         OSError: for a folder that cannot be listed, naming it.
         FileNotFoundError: where the data are neither on disk nor downloaded; it says what to put where.
     """
-    for option, value in (("dataset", name), ("resize", resize), ("unreadable", unreadable)):
-        require_choice(option, value)
+    require_choice(dataset=name, resize=resize, unreadable=unreadable)
     require(num_workers is None or is_count(num_workers), "num_workers", "None or at least 1", num_workers)
     size, root = _settled(name, split, image_size, root)
     listing = list_images(name, "train" if test_share and split == "test" else split, root)

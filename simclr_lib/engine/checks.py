@@ -30,9 +30,10 @@ def require(holds: object, what: str, expected: str, got: object, remedy: str = 
         raise ValueError(f"{what}: expected {expected}, got {got}" + (f"; {remedy}" if remedy else ""))
 
 
-def require_choice(name: str, value: object) -> None:
-    """Raise ValueError unless `value` is one of CHOICES[name]."""
-    require(value in CHOICES[name], name, f"one of {', '.join(CHOICES[name])}", repr(value))
+def require_choice(**given: object) -> None:
+    """Raise ValueError at the first value that is none of CHOICES[its name]."""
+    for name, value in given.items():
+        require(value in CHOICES[name], name, f"one of {', '.join(CHOICES[name])}", repr(value))
 
 
 def is_count(value: object) -> bool:
