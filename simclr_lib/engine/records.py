@@ -9,13 +9,13 @@ from simclr_lib.engine.checks import require
 
 
 def read_records(file: Path) -> list[dict]:
-    """The records of `file` in their order, none where there is no file; of one that is there twice, the last.
+    """The records of `file` in order of `step`, none where there is no file; of one that is there twice, the last.
 
     Raises ValueError, naming the file, where a line is damaged.
     """
     records = _parse(file, file.read_text() if file.exists() else "")
-    last = {(record["kind"], record["step"]): n for n, record in enumerate(records)}
-    return [records[n] for n in sorted(last.values())]  # older versions left the steps that were done again twice
+    last = {(record["kind"], record["step"]): record for record in records}  # older versions left some steps twice
+    return sorted(last.values(), key=lambda record: record["step"])
 
 
 def records_until(file: Path, epochs: int, steps: int) -> list[dict]:
