@@ -20,10 +20,7 @@ from torch.distributed.elastic.multiprocessing.errors import record
 from simclr_lib.engine.checks import require
 from simclr_lib.engine.progress import CALLER
 
-
-def launched() -> bool:
-    """Whether this process is one of those that torchrun started."""
-    return dist.is_torchelastic_launched()
+launched = dist.is_torchelastic_launched  # whether this process is one of those that torchrun started
 
 
 def world_size() -> int:
