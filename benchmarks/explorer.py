@@ -1,5 +1,6 @@
 """How large explore.html is, how long it takes to build, to open and to answer a click: python benchmarks/explorer.py
-RUN_DIR [LIMIT], for the images that the run is scored on, or a random part of so many.
+RUN_DIR [OPTION=VALUE ...], for the images that the run is scored on, or others: options are those of load_images, such
+as limit=4000, or name=folder root=... split=all.
 
 Built twice: first with all neighbours searched and the map drawn, then from what the run has kept of them. Opened in
 headless Chromium; a click is an image opened by its id until its columns stand.
@@ -23,8 +24,9 @@ CLICK = "async id => { const start = performance.now(); await explorer.open(id);
 OPENED = "() => new Promise(seen => requestAnimationFrame(() => setTimeout(() => seen(performance.now()))))"
 
 
-def main(run_dir: str, limit: int | None) -> None:
-    options = {"limit": limit} if limit else {}
+def main(run_dir: str, *given: str) -> None:
+    parts = (each.partition("=") for each in given)
+    options = {name: int(value) if value.isdecimal() else value for name, _, value in parts}
     with tempfile.TemporaryDirectory() as folder:
         shutil.copytree(run_dir, f"{folder}/run", ignore=shutil.ignore_patterns("*nearest*", "map*", "explore.html"))
         run = Run.open(f"{folder}/run")
@@ -51,4 +53,4 @@ def main(run_dir: str, limit: int | None) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]) if len(sys.argv) > 2 else None)
+    main(*sys.argv[1:])

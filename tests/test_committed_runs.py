@@ -7,8 +7,7 @@ import pytest
 
 from simclr_lib import Run
 from simclr_lib.__main__ import main
-from simclr_lib.evaluation.tables import class_table, score_table
-from simclr_lib.figures import score_bars
+from simclr_lib.evaluation.scores import class_table, score_table
 from simclr_lib.log import sections
 
 ROOT = Path(__file__).parents[1]
@@ -22,13 +21,15 @@ def test_a_run_of_an_earlier_version_opens_and_draws(path, tmp_path, monkeypatch
     assert run.finished
     assert run.config.crop_area == (0.08, 1.0)  # what the paper has, and what there was before it was a choice
     assert len(run.metrics("epoch")) == run.config.epochs
-    monkeypatch.setattr(sections, "display", lambda shown: None)
+    displayed = []
+    monkeypatch.setattr(sections, "display", displayed.append)
     sections.show_health(run)
     assert {file.stem for file in run.path.glob("figures/*")} == {"loss", "similarity", "health"}
     for name in ("retrieval", "classification", "color"):
         table = score_table(run.summary[name]["scores"])
         assert {"raw pixels", "untrained encoder", "trained encoder"} <= set(table.columns.get_level_values(0))
-        assert score_bars(table.xs("mean", axis=1, level=1)).axes
+        sections.show_table(table)
+        assert displayed[-1].to_html().count("linear-gradient") > len(table)
     assert class_table(run)["chance"].between(0, 1).all()
 
 

@@ -1,4 +1,4 @@
-"""One image of any kind as (3, S, S) uint8 RGB, upright and at the size that is asked for.
+"""One image of any kind as (3, S, S) uint8 RGB, upright and at the size that is asked for; and back into a file.
 
 H x W pixels as found, S x S pixels as kept.
 """
@@ -39,6 +39,13 @@ def decode(item: Item | BytesIO, size: int, resize: str) -> np.ndarray:
     is_array = isinstance(item, np.ndarray)
     with Image.fromarray(item.transpose(1, 2, 0)) if is_array else Image.open(item, formats=kinds) as image:
         return np.ascontiguousarray(np.asarray(fit(to_rgb(image), size, resize)).transpose(2, 0, 1))
+
+
+def encode(pixels: np.ndarray, kind: str) -> bytes:
+    """An image (3, H, W) uint8 as a file of that kind holds it: JPEG, PNG, WEBP, ..."""
+    file = BytesIO()
+    Image.fromarray(pixels.transpose(1, 2, 0)).save(file, kind, quality=80)
+    return file.getvalue()
 
 
 def to_rgb(image: Image.Image) -> Image.Image:

@@ -22,12 +22,12 @@ from simclr_lib.data.sets import scored_split
 from simclr_lib.engine.checks import require
 from simclr_lib.engine.seeds import permutation
 from simclr_lib.evaluation.embeddings import Embeddings, embed_beside_baselines, load_gallery
-from simclr_lib.evaluation.tables import keep_scores
-from simclr_lib.retrieval import vote
+from simclr_lib.evaluation.neighbors import SHOWN
+from simclr_lib.evaluation.scores import SEEDS, draw_samples, keep_scores
+from simclr_lib.retrieval import chance_scores, require_k, vote
 
 INVERSE_REGULARIZATIONS = {"logisticregression__C": (1e-3, 1e-2, 1e-1, 1.0, 10.0)}
 KNN = (20, 200)  # neighbours that vote, as Wu et al. 2018 and SimSiam have it
-SEEDS = (0, 1, 2)  # of the evaluation: each scores other images, or trains the probe on others
 TRAIN_PER_CLASS = 30  # labelled images of a class, where the data set has no test split: Caltech-101's protocol
 SELECTED_ON = "the probe's regularisation on a held-out tenth of its training images; nothing on the test images"
 SEEN = "where the encoder was trained on these images, it saw those of the test set too, without their labels"
@@ -135,6 +135,20 @@ def draw_per_class(labels: Tensor, seed: int) -> tuple[Tensor, Tensor]:
     rank = classes.groupby(classes).cumcount().sort_index()  # of an image within its class, from 0, in the order drawn
     count = TRAIN_PER_CLASS if rank.max() >= TRAIN_PER_CLASS else (rank.max() + 1) // 2
     return torch.tensor(rank.index[rank < count]), torch.tensor(rank.index[rank >= count])
+
+
+def require_scorable(
+    config: RunConfig, gallery: ImageSet, neighbors_k: int, evaluation_images: int | None, seeds: Sequence[int] = SEEDS
+) -> None:
+    """Raise a ValueError where scoring `gallery` would, or showing its neighbours, before the training they follow."""
+    require(len(gallery) > SHOWN, "images", f"more than the {SHOWN} neighbours that are kept of each", len(gallery))
+    require_k(neighbors_k, len(gallery) - 1, "neighbors_k")
+    enough = evaluation_images is None or evaluation_images >= 2
+    require(enough, "evaluation_images", "at least 2; more than there are means all", evaluation_images)
+    for rows in draw_samples(gallery.labels >= 0, seeds, evaluation_images):
+        chance_scores(gallery.labels[rows], neighbors_k)  # refuses what retrieval_scores would refuse
+    if len(gallery.labels[gallery.labels >= 0].unique()) > 1:
+        require_classes(config, gallery, seeds)
 
 
 def require_classes(config: RunConfig, gallery: ImageSet, draws: Sequence[int]) -> None:

@@ -25,7 +25,7 @@ from simclr_lib.engine.seeds import permutation
 from simclr_lib.evaluation import embeddings
 
 RAW = "raw pixels"
-LANDMARKS = 3000  # images that t-SNE places on a map: it needs 10 s for these, and a minute for four times as many
+LANDMARKS = 2000  # images that t-SNE places on a map: it needs 5 s for these, and 12 s for 3,000
 Tables = dict[str, tuple[Tensor, Tensor]]  # "h cosine", "z dot", ... -> indices and similarities
 
 
@@ -36,36 +36,54 @@ class Columns:
     images: as the first run has them. rows: by column, "h" (N, D) and, but for raw pixels and where no projection head
     is left, "z" (N, P). snapshots: the columns between untrained and trained. The columns of several runs have the
     run's name before theirs.
-    Raises ValueError where the runs are not on one set of images, and where two have the same name.
+    Raises ValueError for no run and no other image, where the runs are not on one set of images, and where two have
+    the same name.
     """
 
     def __init__(self, runs: Sequence[Run], k: int = 20, **options: object) -> None:
+        require(runs, "runs", "at least one", "none", "see Run.open")
         galleries = [embeddings.load_gallery(run.config, **options) for run in runs]
         self.runs, self.images, self.k = runs, galleries[0], min(k, len(galleries[0]) - 1)
+        require(self.k > 0, "images", "at least 2 to compare", len(self.images))
         found = ", ".join(f"{len(images)} of {run.config.dataset}" for run, images in zip(runs, galleries, strict=True))
-        one_set = len({run.config.dataset for run in runs}) == 1
         known = {(*images.class_names, *images.labels.tolist(), *images.ids.tolist()) for images in galleries}
-        require(one_set and len(known) == 1, "runs", "runs on one set of images", found)
+        one_set = len({run.config.dataset for run in runs}) == len(known) == 1
+        require(one_set, "runs", "runs on one set of images", found)
         names = {run.path.name for run in runs}
         require(len(names) == len(runs), "runs", "directories of different names", ", ".join(names), "rename one")
-        self._states, self.snapshots = {RAW: (runs[0], None)}, set()
+        self._states = {RAW: (runs[0], 0)}
         self.rows = {RAW: {"h": embeddings.raw_pixels(self.images.images)}}
         for run, images in zip(runs, galleries, strict=True):
-            kept = {f"after {n} epoch{'s' * (n > 1)}": n for n in run.snapshots if n != run.config.epochs}
-            for stage, epochs in {"untrained encoder": 0, **kept, "trained encoder": None}.items():
+            for stage, epochs in embeddings.stages(run).items():
                 name = f"{run.path.name}: {stage}" if len(runs) > 1 else stage
                 self._states[name] = run, epochs
-                self.snapshots |= {name} if epochs else set()
                 self.rows[name] = self._layers(name, embeddings.embed_once(run, images, epochs))
+        self.snapshots = {name for name, (_, epochs) in self._states.items() if epochs}
+
+    def near(self, name: str, kind: str = "h cosine") -> tuple[Tensor, Tensor]:
+        """The nearest of each image among the others, in one column: positions and similarities, each (N, k).
+
+        kind: "h cosine", "h dot", "z cosine" or "z dot". The run keeps what was found, unless the column is the last
+        checkpoint of a run that has not finished.
+        """
+
+        def search() -> dict[str, np.ndarray]:
+            indices, similarities = top_k_neighbors(rows, k=self.k, similarity=similarity)
+            return {"indices": indices.int().numpy(), "similarities": similarities.numpy()}
+
+        (run, epochs), (layer, similarity) = self._states[name], kind.split()
+        rows = self.rows[name][layer]
+        file = f"embeddings/{self.k}-nearest-by-{similarity}-{_checksum(rows)}"
+        found = run.kept_arrays(file, search) if epochs is not None or run.finished else search()
+        return torch.from_numpy(found["indices"]).long(), torch.from_numpy(found["similarities"])
 
     @cached_property
     def nearest(self) -> dict[str, Tables]:
-        """The nearest of each image among the others, by column: two tables (N, k). The run keeps them."""
+        """`near` of every column, in every way that it can be compared."""
         found = {}
         with progress_bar(len(self.rows), "neighbours", "columns", leave=False) as bar:
             for name, rows in self.rows.items():
-                run = self._states[name][0]
-                found[name] = {kind: self._search(run, rows[kind[0]], kind[2:]) for kind in _kinds(name, rows)}
+                found[name] = {kind: self.near(name, kind) for kind in _kinds(name, rows)}
                 bar.update()
         return found
 
@@ -90,22 +108,8 @@ class Columns:
         images, a random part of so many is placed, and each of the others among the five nearest of these. All are in
         one place where all h are one direction. The run keeps it.
         """
-        h, run = [*self.rows.values()][-1]["h"], self.runs[-1]
-        file, n = f"embeddings/map-{_checksum(h)}", min(len(h), LANDMARKS)
-        if kept := run.load_arrays(file):
-            return kept["places"]
-        unit = F.normalize(h).numpy()
-        if np.ptp(unit, axis=0).max() < 1e-6:  # a collapsed encoder
-            return np.zeros((len(h), 2))
-        parts = PCA(min(50, *h.shape), random_state=0).fit_transform(unit)
-        some = permutation(len(h), seed=0)[:n].numpy()
-        method = TSNE(init="pca", random_state=0, max_iter=500, perplexity=min(30, (n - 1) / 3))
-        with threadpool_limits(1):  # several are hardly faster, and beside other work wait for one another
-            placed = method.fit_transform(parts[some])
-        places = KNeighborsRegressor(min(5, n), weights="distance").fit(parts[some], placed).predict(parts)
-        places = (places - places.min(0)) / np.ptp(places, axis=0).clip(min=1e-9)
-        run.save_arrays(file, places=places)
-        return places
+        h = [*self.rows.values()][-1]["h"]
+        return self.runs[-1].kept_arrays(f"embeddings/map-{_checksum(h)}", lambda: {"places": _map(h)})["places"]
 
     def _layers(self, name: str, h: Tensor) -> dict[str, Tensor]:
         run, epochs = self._states[name]
@@ -113,14 +117,18 @@ class Columns:
             return {"h": h, "z": embeddings.project(run, h, epochs)}
         return {"h": h}
 
-    def _search(self, run: Run, rows: Tensor, similarity: str) -> tuple[Tensor, Tensor]:
-        file = f"embeddings/{self.k}-nearest-by-{similarity}-{_checksum(rows)}"
-        kept = run.load_arrays(file)
-        if not kept:
-            indices, similarities = top_k_neighbors(rows, k=self.k, similarity=similarity)
-            kept = {"indices": indices.int().numpy(), "similarities": similarities.numpy()}
-            run.save_arrays(file, **kept)
-        return torch.from_numpy(kept["indices"]).long(), torch.from_numpy(kept["similarities"])
+
+def _map(h: Tensor) -> np.ndarray:
+    unit, n = F.normalize(h).numpy(), min(len(h), LANDMARKS)
+    if np.ptp(unit, axis=0).max() < 1e-6:  # a collapsed encoder
+        return np.zeros((len(h), 2))
+    parts = PCA(min(50, *h.shape), random_state=0).fit_transform(unit)
+    some = permutation(len(h), seed=0)[:n].numpy()
+    method = TSNE(init="pca", random_state=0, max_iter=500, perplexity=min(30, (n - 1) / 3))
+    with threadpool_limits(1):  # several are hardly faster, and beside other work wait for one another
+        placed = method.fit_transform(parts[some])
+    places = KNeighborsRegressor(min(5, n), weights="distance").fit(parts[some], placed).predict(parts)
+    return (places - places.min(0)) / np.ptp(places, axis=0).clip(min=1e-9)
 
 
 def _kinds(name: str, layers: dict[str, Tensor]) -> list[str]:

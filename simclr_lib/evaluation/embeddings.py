@@ -6,6 +6,7 @@ Evaluation sees images as they are, never an augmented view. N images, D dimensi
 import zlib
 from collections.abc import Mapping
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -95,15 +96,16 @@ def embed_once(run: Run, images: ImageSet, epochs: int | None = None) -> Tensor:
     Computed the first time, then read from embeddings/ of the run, where it lies with the ids of the images. The last
     state of a run that has not finished is not kept: it will be another one.
     """
-    stays, trained = epochs is not None or run.finished, run.config.epochs if epochs is None else epochs
+
+    def embed_now() -> dict[str, np.ndarray]:
+        h = embed_as_trained(run.config, load_encoder(run, epochs), images.images)
+        return {"ids": images.ids.numpy(), "h": h.numpy()}
+
+    trained = run.config.epochs if epochs is None else epochs
     content = zlib.crc32(images.images.contiguous().numpy(), zlib.crc32(images.ids.numpy()))
     name = f"embeddings/epoch-{trained:04}-of-{len(images)}-images-{content:08x}"
-    if stays and (kept := run.load_arrays(name)):
-        return torch.from_numpy(kept["h"])
-    h = embed_as_trained(run.config, load_encoder(run, epochs), images.images)
-    if stays:
-        run.save_arrays(name, ids=images.ids.numpy(), h=h.numpy())
-    return h
+    stays = epochs is not None or run.finished
+    return torch.from_numpy((run.kept_arrays(name, embed_now) if stays else embed_now())["h"])
 
 
 def embed_beside_baselines(run: Run, images: ImageSet) -> dict[str, Tensor]:
@@ -121,30 +123,24 @@ def raw_pixels(images: Tensor) -> Tensor:
     return torch.cat([F.adaptive_avg_pool2d(part.float(), side).flatten(1) for part in images.split(256)]) / 255
 
 
+def stages(run: Run) -> dict[str, int | None]:
+    """The states of a run's encoder that there are, from untrained on: name -> its epochs, as `load_model` has them."""
+    kept = {f"after {n} epoch{'s' * (n > 1)}": n for n in run.snapshots if n != run.config.epochs}
+    return {"untrained encoder": 0, **kept, "trained encoder" if run.finished else "last checkpoint": None}
+
+
 def embed_over_training(run: Run, images: ImageSet) -> dict[str, Tensor]:
-    """h of `images` by the encoder as built, "untrained", and at each snapshot: "after 5 epochs", ...
-
-    Where there is no snapshot of the end yet, the last state that was kept comes last.
-    """
-    stages = {0: "untrained"} | {n: f"after {n} epoch{'s' * (n > 1)}" for n in run.snapshots}
-    if run.config.epochs not in run.snapshots:
-        stages[None] = "after training" if run.finished else "last checkpoint"
-    return {name: embed_once(run, images, epochs) for epochs, name in stages.items()}
-
-
-def embed_layers(run: Run, images: ImageSet, epochs: int | None = None) -> dict[str, Tensor]:
-    """h, which evaluation uses, and z, which the loss sees, after so many epochs, as `load_model` counts them: "h"
-    (N, D) and "z" (N, P).
-
-    Raises:
-        ValueError: where neither snapshot nor checkpoint is left; encoder.safetensors has no projection head.
-    """
-    h = embed_once(run, images, epochs)
-    return {"h": h, "z": project(run, h, epochs)}
+    """h of `images` by the encoder at each of its `stages`: name -> (N, D)."""
+    return {name: embed_once(run, images, epochs) for name, epochs in stages(run).items()}
 
 
 @torch.no_grad()
 def project(run: Run, h: Tensor, epochs: int | None = None) -> Tensor:
-    """z (N, P) of h (N, D), on the CPU; as `embed_layers` has it."""
+    """z (N, P), which the loss sees, of h (N, D), on the CPU: by the projection head after so many epochs, as
+    `load_model` counts them.
+
+    Raises:
+        ValueError: where neither snapshot nor checkpoint is left; encoder.safetensors has no projection head.
+    """
     head = load_model(run, epochs).projection_head
     return head(h.to(next(head.parameters()).device)).cpu()

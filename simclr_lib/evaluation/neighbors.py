@@ -13,13 +13,16 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+from torchvision.transforms.functional import resize
 
 from simclr_lib import ImageSet, Run, RunConfig, top_k_neighbors
+from simclr_lib.data.decode import encode
 from simclr_lib.engine.checks import require
 from simclr_lib.engine.lock import rewriting
 from simclr_lib.engine.paths import read_json
 from simclr_lib.engine.seeds import permutation
-from simclr_lib.evaluation.embeddings import PIXELS, Embeddings, load_gallery, raw_pixels
+from simclr_lib.evaluation.columns import Columns
+from simclr_lib.evaluation.embeddings import PIXELS, load_gallery, raw_pixels
 from simclr_lib.retrieval import neighbor_hits
 
 SHOWN = 10  # neighbours of every image that are kept, and by which queries are chosen
@@ -60,36 +63,29 @@ def choose_queries(rows: Tensor, labels: Tensor, count: int = 6, k: int = SHOWN)
     return list(chosen.values())
 
 
-def record_neighbors(run: Run, images: ImageSet, h: Tensor, k: int = SHOWN) -> tuple[Tensor, Tensor]:
-    """Find the top-k neighbours of every image among the set itself, by cosine of `h` (N, D), and keep them.
+def record_neighbors(run: Run) -> Columns:
+    """Keep the neighbours by a run's last encoder, and of the fixed queries by the untrained one too; returns them all.
 
-    Writes neighbors.npz: ids (N,), neighbors (N, k) as ids, similarities (N, k).
-
-    Returns:
-        indices and similarities, each (N, k); an index is a position in `images`.
+    neighbors.npz: ids (N,), neighbors (N, k) as ids, similarities (N, k), of every image by cosine of h, k at most 10.
+    queries.json needs no data to be looked at, and has at most 300 KB, so that git may keep it: "dataset"; "queries", Q
+    ids; "neighbors" and "similarities", "untrained encoder" and "trained encoder" -> (Q, k); and of each of these
+    images, by id, its class under "labels" (empty where it has none) and a JPEG as a data URL under "thumbnails".
     """
-    indices, similarities = top_k_neighbors(h, k=k)
+    columns = Columns([run])
+    images, (_, first, *_, last) = columns.images, columns.rows
+    stages = {"untrained encoder": first, "trained encoder": last}
+    found = {stage: tuple(part[:, :SHOWN] for part in columns.near(name)) for stage, name in stages.items()}
+    indices, similarities = found["trained encoder"]
     run.save_arrays("neighbors", ids=images.ids, neighbors=images.ids[indices], similarities=similarities)
-    return indices, similarities
-
-
-def record_queries(run: Run, images: ImageSet, embeddings: Embeddings, k: int = SHOWN) -> None:
-    """Write queries.json: the fixed queries, and the k nearest of each by `embeddings`, name -> (N, D).
-
-    It needs no data to be looked at, and has at most 300 KB, so that git may keep it: "dataset"; "queries", Q ids;
-    "neighbors" and "similarities", name -> (Q, k); and of each of these images, by id, its class under "labels" (empty
-    where it has none) and a JPEG as a data URL under "thumbnails".
-    """
     queries = fixed_queries(run.config)
-    found = {name: [_nearest(h, query, k) for query in queries] for name, h in embeddings.items()}
-    rows = sorted({*queries, *(row for tables in found.values() for indices, _ in tables for row in indices)})
-    ids, names = images.ids.tolist(), [*images.class_names, ""]  # of the label -1 the last
+    rows = sorted({*queries, *(row for indices, _ in found.values() for row in indices[queries].flatten().tolist())})
+    classes = [*images.class_names, ""]  # of the label -1 the last
     content = {
         "dataset": run.config.dataset,
-        "queries": [ids[row] for row in queries],
-        "neighbors": {name: [[ids[row] for row in indices] for indices, _ in found[name]] for name in found},
-        "similarities": {name: [near for _, near in found[name]] for name in found},
-        "labels": {ids[row]: names[images.labels[row]] for row in rows},
+        "queries": images.ids[queries].tolist(),
+        "neighbors": {stage: images.ids[indices[queries]].tolist() for stage, (indices, _) in found.items()},
+        "similarities": {stage: near[queries].numpy().round(4).tolist() for stage, (_, near) in found.items()},
+        "labels": {int(images.ids[row]): classes[images.labels[row]] for row in rows},
     }
     for side in SIDES:
         text = json.dumps({**content, "thumbnails": _thumbnails(images, rows, side)})
@@ -97,10 +93,11 @@ def record_queries(run: Run, images: ImageSet, embeddings: Embeddings, k: int = 
             break
     with rewriting(run.path, "queries.json") as temporary:
         temporary.write_text(text)
+    return columns
 
 
 def recorded_queries(runs: Mapping[str, Run], encoder: str, queries: int = 6, k: int = SHOWN) -> dict[str, Any]:
-    """What `record_queries` has kept of several runs on one data set, name -> run, as `figures.neighbor_grid` takes it.
+    """What `record_neighbors` has kept of several runs on one set, name -> run, as `figures.neighbor_grid` takes it.
 
     encoder: "trained encoder", or "untrained encoder". queries, k: at most so many, with so many neighbours each. It
     needs no data: the images are the thumbnails.
@@ -127,21 +124,10 @@ def recorded_queries(runs: Mapping[str, Run], encoder: str, queries: int = 6, k:
     return {**shown, "query_ids": range(len(asked))[:queries], "found": found, "gallery": (images, labels)}
 
 
-def _nearest(h: Tensor, query: int, k: int) -> tuple[list[int], list[float]]:
-    """Positions and similarities of the k nearest of the image at `query`, without itself."""
-    indices, similarities = top_k_neighbors(h[query : query + 1], h, min(k + 1, len(h)))
-    others = [(i, s) for i, s in zip(indices[0].tolist(), similarities[0].tolist(), strict=True) if i != query][:k]
-    return [i for i, _ in others], [round(s, 4) for _, s in others]
-
-
 def _thumbnails(images: ImageSet, rows: list[int], side: int) -> dict[int, str]:
-    thumbnails = {}
-    for row in rows:
-        picture, file = Image.fromarray(images.images[row].permute(1, 2, 0).numpy()), BytesIO()
-        picture.thumbnail((side, side))
-        picture.save(file, "JPEG", quality=80)
-        thumbnails[int(images.ids[row])] = f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"
-    return thumbnails
+    small = resize(images.images[rows], [min(side, images.images.shape[-1])] * 2).numpy()
+    files = (base64.b64encode(encode(image, "JPEG")).decode() for image in small)
+    return {id: f"data:image/jpeg;base64,{file}" for id, file in zip(images.ids[rows].tolist(), files, strict=True)}
 
 
 def _picture(url: str) -> np.ndarray:

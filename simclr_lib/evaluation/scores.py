@@ -1,39 +1,24 @@
-"""What a run's encoder retrieves, one call each after `Run.open(path)`; the scores also go into its summary.json.
+"""What a run's encoder retrieves, one call each after `Run.open(path)`: a table, whose values go into summary.json.
 
 Every call takes what is to be compared as `embeddings`, name -> (N, D) of the images at hand, and by default compares
 the trained encoder with the untrained one and raw pixels. Chance stands beside every share; of a colour reading it is
 0. Nothing is selected on images that are scored. N images, y labels of a part of them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import pandas as pd
 import torch
 from torch import Tensor
 
-from simclr_lib import ImageSet, Run, RunConfig
+from simclr_lib import ImageSet, Run
 from simclr_lib.engine.checks import require
 from simclr_lib.engine.seeds import permutation
-from simclr_lib.evaluation.classification import SEEDS, require_classes
 from simclr_lib.evaluation.embeddings import Embeddings
-from simclr_lib.evaluation.neighbors import SHOWN
 from simclr_lib.evaluation.readings import color_reading, palettes
-from simclr_lib.evaluation.tables import keep_scores
-from simclr_lib.retrieval import chance_scores, require_k, retrieval_scores
+from simclr_lib.retrieval import chance_scores, retrieval_scores
 
-
-def require_scorable(
-    config: RunConfig, gallery: ImageSet, neighbors_k: int, evaluation_images: int | None, seeds: Sequence[int] = SEEDS
-) -> None:
-    """Raise a ValueError where scoring `gallery` would, or showing its neighbours, before the training they follow."""
-    require(len(gallery) > SHOWN, "images", f"more than the {SHOWN} neighbours that are kept of each", len(gallery))
-    require_k(neighbors_k, len(gallery) - 1, "neighbors_k")
-    enough = evaluation_images is None or evaluation_images >= 2
-    require(enough, "evaluation_images", "at least 2; more than there are means all", evaluation_images)
-    for rows in _samples(gallery.labels >= 0, seeds, evaluation_images):
-        chance_scores(gallery.labels[rows], neighbors_k)  # refuses what retrieval_scores would refuse
-    if len(gallery.labels[gallery.labels >= 0].unique()) > 1:
-        require_classes(config, gallery, seeds)
+SEEDS = (0, 1, 2)  # of the evaluation: each scores other images, or trains the probe on others
 
 
 def score_retrieval(
@@ -53,7 +38,7 @@ def score_retrieval(
     Returns the `score_table`; into the summary go, under `name`, "scores", name -> metric -> one value a seed;
     "per_class", name -> metric -> class -> its mean over seeds; and what they are of.
     """
-    samples = [(rows, images.labels[rows]) for rows in _samples(images.labels >= 0, seeds, sample)]
+    samples = [(rows, images.labels[rows]) for rows in draw_samples(images.labels >= 0, seeds, sample)]
     queries = {}  # name -> a table a sample: a row per query, its class as the index
     for encoder, h in embeddings.items():
         for kind in similarities:
@@ -77,13 +62,13 @@ def score_color(
     nearest images by colour alone; color_following is the rank correlation of similarity in h with similarity in
     colour. No label is read.
     """
-    samples = _samples(torch.ones(len(images)), seeds, sample)
+    samples = draw_samples(torch.ones(len(images)), seeds, sample)
     colors = [(rows, palettes(images.images[rows])) for rows in samples]
     readings = {name: [color_reading(h[rows], palette) for rows, palette in colors] for name, h in embeddings.items()}
     return keep_scores(run, "color", readings, images=len(samples[0]), seeds=list(seeds)[: len(samples)])
 
 
-def _samples(mask: Tensor, seeds: Sequence[int], sample: int | None) -> list[Tensor]:
+def draw_samples(mask: Tensor, seeds: Sequence[int], sample: int | None) -> list[Tensor]:
     """Positions of a random part of the images under `mask` (N,), for each seed; of all of them, once, where there are
     no more than `sample`."""
     rows = mask.nonzero().squeeze(1)
@@ -104,3 +89,36 @@ def _per_class(queries: list[pd.DataFrame], class_names: list[str]) -> dict[str,
     each = pd.concat([table.groupby(level=0).mean() for table in queries]).groupby(level=0).mean()
     named = each.rename(dict(enumerate(class_names)))
     return {metric: column.dropna().to_dict() for metric, column in named.items()}
+
+
+def keep_scores(run: Run, name: str, scores: Mapping[str, pd.DataFrame | list[dict]], **facts: object) -> pd.DataFrame:
+    """Write scores into the run's summary under `name`, as "scores" beside the facts about them; returns their table.
+
+    scores: encoder -> a row a sample or draw, a column a metric; as a table, or as a dictionary a row.
+    """
+    kept = {encoder: pd.DataFrame(rows).to_dict("list") for encoder, rows in scores.items()}
+    run.add_to_summary(**{name: {**facts, "scores": kept}})
+    return score_table(kept)
+
+
+def score_table(scores: Mapping[str, Mapping[str, Sequence[float]]]) -> pd.DataFrame:
+    """The "scores" of a summary, encoder -> metric -> a value a sample or draw, as a table: a row a metric.
+
+    Columns are (encoder, "mean") and (encoder, "deviation"), the standard deviation of these values; it is NaN where
+    there is one value alone, and both are where an encoder has no such score.
+    """
+    columns = {}
+    for encoder, metrics in scores.items():
+        values = pd.DataFrame(metrics)
+        deviation = values.std(ddof=0).where(values.count() > 1)
+        columns[encoder] = pd.DataFrame({"mean": values.mean(), "deviation": deviation})
+    return pd.concat(columns, axis=1)
+
+
+def class_table(run: Run) -> pd.DataFrame:
+    """precision@k class by class, from the summary's retrieval scores: a row a class, a column an encoder or chance;
+    NaN for a class that has no score. The name of its columns is the metric."""
+    require("retrieval" in run.summary, "summary", "retrieval scores", "none", "call score_retrieval first")
+    tables = run.summary["retrieval"]["per_class"]
+    (metric,) = (metric for metric in tables["chance"] if metric.startswith("precision@"))
+    return pd.DataFrame({encoder: metrics[metric] for encoder, metrics in tables.items()}).rename_axis(columns=metric)

@@ -23,7 +23,7 @@ def curves(run: Run) -> list[dict]:
     seconds = [0, *accumulate(record["seconds"] for record in epochs)]
     stages = {**run.summary.get("over_training", {}).get("scores", {})}
     stages.pop("chance", None)
-    at_end = dict.fromkeys(("after training", "last checkpoint"), len(epochs))
+    at_end = dict.fromkeys(("trained encoder", "after training", "last checkpoint"), len(epochs))
     after = [int(re.sub(r"\D", "", name) or at_end.get(name, 0)) for name in stages]  # "after 20 epochs", "untrained"
     snapshots = [{metric: fmean(values) for metric, values in scores.items()} for scores in stages.values()]
     places = [[r["step"] + 1 for r in steps], [r["step"] for r in health], np.interp(after, range(len(ends)), ends)]

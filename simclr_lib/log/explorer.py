@@ -14,27 +14,28 @@ from importlib.util import find_spec
 from io import BytesIO
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 import pandas as pd
 import torch
 from anywidget import AnyWidget
 from IPython.display import HTML, display
-from ipywidgets import Checkbox, FloatRangeSlider, FloatSlider, interactive
-from PIL import Image
+from ipywidgets import FloatRangeSlider, FloatSlider, interactive
 from torch import Tensor
 from torchvision.transforms.functional import convert_image_dtype, resize
 from torchvision.utils import make_grid
 from traitlets import Dict, List
 
 from simclr_lib import ImageSet, Run, RunConfig, figures
-from simclr_lib.data.decode import decode
+from simclr_lib.data.decode import decode, encode
 from simclr_lib.engine.checks import require
 from simclr_lib.engine.lock import rewriting
 from simclr_lib.engine.paths import project_root, user_path
+from simclr_lib.engine.progress import say
 from simclr_lib.evaluation.columns import Columns
 from simclr_lib.log.report import EXPLORER, FILED, policy
-from simclr_lib.log.sections import view_pairs_of
+from simclr_lib.log.sections import grid_of, view_pairs_of
 from simclr_lib.log.site import TEMPLATES
 
 SIDE, SHEET = 64, 1024  # pixels: of a picture at most, and of a sheet of pictures
@@ -85,7 +86,7 @@ def explore(*runs: Run, image: object = None, table: pd.DataFrame | None = None,
     ((kind, encoded),) = picture.items()
     shown = {"title": _title(columns), "kind": kind, "picture": encoded.strip()}
     shown["page"] = page.read_text("utf-8") if page.stat().st_size < MOST else ""
-    shown["link"] = os.path.relpath(page, os.environ.get(FILED, "."))
+    shown["link"] = quote(os.path.relpath(page, os.environ.get(FILED, ".")))
     shown["places"] = [os.path.relpath(run.path, project_root()) for run in runs]
     view = HTML(TEMPLATES.get_template("frame.html").render(shown))
     view.columns, view.selected = columns, []  # as the widget has them
@@ -118,7 +119,7 @@ def write_parquet(columns: Columns, file: str | Path) -> Path:
     names = images.paths or [f"{id}.png" for id in images.ids.tolist()]
     labels = [[*images.class_names, None][label] for label in images.labels.tolist()]
     table = {"id": images.ids.numpy(), "file": names, "label": labels}
-    table |= {"image": [{"bytes": _encoded(image, "PNG")} for image in images.images]}
+    table |= {"image": [{"bytes": encode(image, "PNG")} for image in images.images.numpy()]}
     table |= {f"projection_{axis}": places[:, place] for place, axis in enumerate("xy")}
     for name, tables in columns.nearest.items():
         near = zip(tables["h cosine"][0].tolist(), (1 - tables["h cosine"][1]).float().numpy(), strict=True)
@@ -131,8 +132,7 @@ def write_parquet(columns: Columns, file: str | Path) -> Path:
 def collect(columns: Columns, image: object = None, table: pd.DataFrame | None = None) -> dict[str, dict]:
     """What the script shows: under "shown" pictures, classes, names, a map, and the k nearest of every image in every
     column; under "query" the image of one's own."""
-    images, found = columns.images, columns.nearest.items()
-    known = {} if table is None else json.loads(table.reindex(images.ids.tolist()).to_json(date_format="iso"))
+    images, known = columns.images, {} if table is None else _known(columns.images, table)
     shown = {
         "k": columns.k,
         "side": min(SIDE, images.images.shape[-1]),
@@ -142,8 +142,8 @@ def collect(columns: Columns, image: object = None, table: pd.DataFrame | None =
         "ids": _packed(images.ids),
         "labels": _packed(images.labels),
         "places": _packed(columns.places * 65535),
-        "columns": [_column(columns, name, of) for name, of in found],
-        "table": {name: [*values.values()] for name, values in known.items()},
+        "columns": [_column(columns, name) for name in columns.nearest],
+        "table": known,
     }
     return {"shown": shown, "query": {} if image is None else _query(columns, image)}
 
@@ -155,17 +155,17 @@ def explore_views(images: ImageSet, config: RunConfig | None = None) -> None:
     """
     config = config or RunConfig(image_size=images.images.shape[-1])
 
-    def show(color_strength: float, crop_area: tuple[float, float], blur: bool) -> None:
-        chosen = dict(color_strength=color_strength, crop_area=crop_area, blur=blur)
+    def show(**chosen: object) -> None:
         display(view_pairs_of(images, replace(config, **chosen), "View pairs, as the encoder meets them"))
         print("\n".join(f"{name} = {value}" for name, value in chosen.items()))
 
+    first = {name: getattr(config, name) for name in ("color_strength", "crop_area", "blur")}
     if "JPY_SESSION_NAME" not in os.environ:
-        return show(config.color_strength, config.crop_area, config.blur)
+        return show(**first)
     options = dict(continuous_update=False, style={"description_width": "initial"})
-    color = FloatSlider(config.color_strength, min=0, max=2, step=0.1, description="colour strength", **options)
-    crop = FloatRangeSlider(value=config.crop_area, min=0.02, max=1, step=0.02, description="crop area", **options)
-    display(interactive(show, color_strength=color, crop_area=crop, blur=Checkbox(config.blur, description="blur")))
+    color = FloatSlider(config.color_strength, min=0, max=2, step=0.1, **options)
+    crop = FloatRangeSlider(value=config.crop_area, min=0.02, max=1, step=0.02, **options)
+    display(interactive(show, **first | {"color_strength": color, "crop_area": crop}))
 
 
 def _title(columns: Columns) -> str:
@@ -175,7 +175,11 @@ def _title(columns: Columns) -> str:
 def _query(columns: Columns, image: object, name: str = "your image") -> dict[str, Any]:
     """The neighbours of an image of one's own, by position, in every column; and a picture of it."""
     if isinstance(image, np.ndarray | Tensor):
-        image = convert_image_dtype(torch.as_tensor(image), torch.uint8).numpy()
+        image = torch.as_tensor(image)
+        within = image.is_floating_point() and ((image >= 0) & (image <= 1)).all()
+        fits = image.ndim == 3 and len(image) == 3 and image.numel() and (image.dtype == torch.uint8 or within)
+        require(fits, "image", "(3, H, W) uint8, or floating in [0, 1]", f"{tuple(image.shape)} {image.dtype}")
+        image = convert_image_dtype(image, torch.uint8).numpy()
     item = BytesIO(image) if isinstance(image, bytes) else image
     found = columns.nearest_to(item)
     picture = torch.from_numpy(decode(item, min(SIDE, columns.images.images.shape[-1]), "squash"))[None]
@@ -185,40 +189,39 @@ def _query(columns: Columns, image: object, name: str = "your image") -> dict[st
 
 def _picture(columns: Columns) -> figures.InlineFigure:
     """What stands for the view where no script runs: neighbours before and after training, of two images."""
-    images, labels, found = columns.images, columns.images.labels, columns.nearest
-    shown = [name for name in found if name not in columns.snapshots]
-    tables = {name: tuple(part[:, :8] for part in found[name]["h cosine"]) for name in shown}
-    before, *_, after = ((labels[indices] == labels[:, None]).sum(1) for indices, _ in tables.values())
-    queries = (after - before).argsort(stable=True)[[-1, 0]]  # with the most hits gained, and lost
+    names, labels = [name for name in columns.rows if name not in columns.snapshots], columns.images.labels
+    before, after = (columns.near(name)[0][:, :7] for name in (names[0], names[-1]))
+    gained = ((labels[after] == labels[:, None]).sum(1) - (labels[before] == labels[:, None]).sum(1)) * (labels >= 0)
+    queries = gained.argsort(stable=True)[[-1, 0]]
     title = f"{_title(columns)}: where training gained most, and where it lost most"
-    return figures.neighbor_grid(images.images, queries, tables, labels, images.class_names, title)
+    return grid_of(columns, names, queries, title)
 
 
 def _sheets(images: Tensor) -> list[bytes]:
     """Pictures of images (N, 3, S, S), in rows as long as a sheet is wide; a WebP each."""
     side = min(SIDE, images.shape[-1])
     parts = images.split((SHEET // side) ** 2)
-    return [_encoded(make_grid(resize(part, [side, side]), SHEET // side, padding=0), "WEBP") for part in parts]
+    return [encode(make_grid(resize(part, [side, side]), SHEET // side, padding=0).numpy(), "WEBP") for part in parts]
 
 
-def _encoded(image: Tensor, kind: str) -> bytes:
-    """An image (3, H, W) uint8 as a file of that kind holds it."""
-    file = BytesIO()
-    Image.fromarray(image.permute(1, 2, 0).numpy()).save(file, kind, quality=80)
-    return file.getvalue()
+def _known(images: ImageSet, table: pd.DataFrame) -> dict[str, list]:
+    """What a table knows of each image, by column; None where it knows nothing of an image."""
+    fits, known = table.index.is_unique and table.index.dtype.kind in "iu", table.index.isin(images.ids.numpy()).sum()
+    require(fits, "table", "ids of the images as its index, each once", table.index[:5].tolist(), "see set_index")
+    say(f"the table knows {known:,} of the {len(images):,} images")
+    own = table.reindex(images.ids.numpy()).rename(columns={name: f"{name} (table)" for name in ("class", "hits")})
+    return {name: [*values.values()] for name, values in json.loads(own.to_json(date_format="iso")).items()}
 
 
-def _column(columns: Columns, name: str, tables: dict[str, Any]) -> dict[str, Any]:
-    packed = {kind: _table(*table) for kind, table in tables.items()}
-    return {"name": name, "snapshot": name in columns.snapshots, "tables": packed}
-
-
-def _table(indices: Tensor, similarities: Tensor) -> dict[str, Any]:
+def _column(columns: Columns, name: str) -> dict[str, Any]:
     """Neighbours by position, and their similarities as steps down from the rank before, a thousandth of the scale."""
-    step = max(1.0, similarities.abs().max().item()) / 1000
-    rounded = np.rint(similarities.numpy() / step)
-    steps = np.hstack([rounded[:, :1], rounded[:, :-1] - rounded[:, 1:]])  # from 0 up, which compresses best
-    return {"near": _packed(indices), "steps": _packed(steps), "step": step}
+    tables = {}
+    for kind, (indices, similarities) in columns.nearest[name].items():
+        step = max(1.0, similarities.abs().max().item()) / 1000
+        rounded = np.rint(similarities.numpy() / step)
+        steps = np.hstack([rounded[:, :1], -np.diff(rounded)])  # from 0 up, which compresses best
+        tables[kind] = {"near": _packed(indices), "steps": _packed(steps), "step": step}
+    return {"name": name, "snapshot": name in columns.snapshots, "tables": tables}
 
 
 def _packed(numbers: Any) -> bytes:

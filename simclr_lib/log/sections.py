@@ -7,21 +7,21 @@ import textwrap
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 
 import pandas as pd
 from IPython import get_ipython
 from IPython.display import display as display_once
 from pandas.io.formats.style import Styler
-from torch import Tensor
 
-from simclr_lib import Augment, ImageSet, Run, RunConfig, SimCLR, build_encoder, figures, top_k_neighbors
+from simclr_lib import Augment, ImageSet, Run, RunConfig, SimCLR, build_encoder, figures
 from simclr_lib.engine import checks, environment, lock, paths, seeds
 from simclr_lib.engine.device import choose_device, device_name
 from simclr_lib.engine.parameters import injected_parameters
 from simclr_lib.engine.progress import in_notebook, say
-from simclr_lib.evaluation import classification, embeddings, health, neighbors, scores, tables
+from simclr_lib.evaluation import classification, embeddings, health, neighbors, scores
+from simclr_lib.evaluation.columns import Columns
 from simclr_lib.log.report import record_notebook
 from simclr_lib.pretrained import start_from
 from simclr_lib.train import images_at_a_time
@@ -35,7 +35,7 @@ def display(shown: figures.InlineFigure | Styler) -> None:
     if in_notebook():
         display_once(shown)
     elif isinstance(shown, Styler):
-        say(f"\n{shown.data.round(3).to_string(na_rep='')}\n")
+        say(f"\n{shown.caption}\n{shown.data.round(3).to_string(na_rep='')}\n")
 
 
 def announce(
@@ -53,7 +53,7 @@ def announce(
         start_from(model, config.init_from)
     images, gallery = health.load_training_images(config), embeddings.load_gallery(config)
     facts = derived(config, images)
-    scores.require_scorable(config, gallery, neighbors_k, evaluation_images)
+    classification.require_scorable(config, gallery, neighbors_k, evaluation_images)
     run_dir = begin(notebook, run_dir)
     scored = class_sizes(gallery) if class_sizes(gallery) != facts["classes"] else "these classes"
     for name, value in {**facts, "scored on": scored, "run directory": run_dir}.items():
@@ -176,76 +176,48 @@ def score(run: Run, neighbors_k: int = 5, evaluation_images: int | None = 4000) 
     gallery = embeddings.load_gallery(run.config)
     h = embeddings.embed_beside_baselines(run, gallery)
     found = [scores.score_retrieval(run, gallery, h, neighbors_k, sample=evaluation_images)]
-    show_scores(run, "retrieval", found[0], "What the nearest neighbours share")
+    show_table(found[0], "What the nearest neighbours share")
     if len(gallery.labels[gallery.labels >= 0].unique()) > 1:
         found.append(classification.score_classes(run, gallery))
-        show_scores(run, "classification", found[1], "How well the classes are told apart")
+        show_table(found[1], "How well the classes are told apart")
         known = run.summary["classification"]
         print("\n".join(f"{name}: {known[name]}" for name in CLASSIFIED if name in known))
     found.append(scores.score_color(run, gallery, h))
-    show_scores(run, "color", found[-1], "How far similarity in h follows colour")
+    show_table(found[-1], "How far similarity in h follows colour")
     return pd.concat(found)
 
 
-def show_scores(run: Run, name: str, table: pd.DataFrame, title: str) -> None:
-    """A table of scores as JupyterLab shows tables, and bars of all of them but the means per class."""
-    show_table(table)
-    drawn = table[~table.index.str.contains("mean.per.class")]  # with spaces or underscores
-    encoders, chance = drawn.drop(columns="chance", errors="ignore"), drawn.get(("chance", "mean"))
-    means, deviations = (encoders.xs(kind, axis=1, level=1) for kind in ("mean", "deviation"))
-    show(run, name, figures.score_bars(means, title, chance, deviations))
-
-
-def show_table(table: pd.DataFrame) -> None:
-    """A table with three digits; blank where there is no score, without the deviations where there are none."""
-    display(table.dropna(axis=1, how="all").style.format(precision=3, na_rep=""))
+def show_table(table: pd.DataFrame, title: str = "") -> None:
+    """A table of scores with three digits, a bar from 0 to 1 for each but the deviations; blank where there is none."""
+    shown = table.dropna(axis=1, how="all")  # of a single value there is no deviation
+    scored = [column for column in shown if "deviation" not in column]
+    styled = shown.style.set_caption(title).format(precision=3, na_rep="").format_index(escape="html")
+    display(styled.bar(subset=scored, vmin=0, vmax=1, color="rgba(0, 114, 178, 0.35)"))  # on any theme
 
 
 def show_classes(run: Run) -> None:
     """precision@k class by class, best first, beside the untrained encoder, raw pixels and chance; after `score`."""
-    table = tables.class_table(run).sort_values("trained encoder", ascending=False).style.format(precision=3, na_rep="")
-    display(table.format_index(escape="html").bar(vmin=0, vmax=1, color="rgba(0, 114, 178, 0.35)"))  # on any theme
+    show_table(scores.class_table(run).sort_values("trained encoder", ascending=False))
 
 
 def follow_training(run: Run, neighbors_k: int = 5, evaluation_images: int | None = 4000) -> None:
-    """When it was learned: a table of every state that was kept, and the neighbours before, halfway and after."""
+    """When it was learned: the scores of every state that was kept."""
     gallery = embeddings.load_gallery(run.config)
-    stages = embeddings.embed_over_training(run, gallery)
-    options = dict(sample=evaluation_images, name="over_training")
-    show_table(scores.score_retrieval(run, gallery, stages, neighbors_k, **options))
-    names = list(stages)
-    shown = {name: stages[name] for name in (names[0], names[len(names) // 2], names[-1])}
-    show_neighbors_under(run, gallery, shown, "neighbors_over_training", "Neighbours over training")
-
-
-def show_neighbors_under(run: Run, images: ImageSet, variants: Mapping[str, Tensor], name: str, title: str) -> None:
-    """Every second of the fixed queries among `images`, under each of several embeddings, name -> (N, D)."""
-    found = {variant: top_k_neighbors(h, k=6) for variant, h in variants.items()}
-    show_grid(run, images, neighbors.fixed_queries(run.config)[::2], found, name, title)
-
-
-def show_grid(run: Run, images: ImageSet, queries: list[int], found: tuple | Mapping, name: str, title: str) -> None:
-    """Some of `images`, by position, with the neighbours that were `found` of all, as `neighbor_grid` takes them."""
-    show(run, name, figures.neighbor_grid(images.images, queries, found, images.labels, images.class_names, title))
-
-
-def keep_neighbors(run: Run) -> tuple[ImageSet, Tensor, tuple[Tensor, Tensor]]:
-    """Keep the nearest of every image in neighbors.npz, and of the fixed queries, before and after training, in
-    queries.json, by which runs are compared; returns the images, h and `record_neighbors`."""
-    gallery = embeddings.load_gallery(run.config)
-    before, h = (embeddings.embed_once(run, gallery, epochs=epochs) for epochs in (0, None))
-    neighbors.record_queries(run, gallery, {"untrained encoder": before, "trained encoder": h})
-    return gallery, h, neighbors.record_neighbors(run, gallery, h)
+    h, options = embeddings.embed_over_training(run, gallery), dict(sample=evaluation_images, name="over_training")
+    show_table(scores.score_retrieval(run, gallery, h, neighbors_k, **options), "From untrained to trained")
 
 
 def show_neighbors(run: Run) -> None:
-    """Grids of the fixed queries, and this run's own best to worst, with the neighbours that `keep_neighbors` keeps."""
-    gallery, h, (indices, similarities) = keep_neighbors(run)
-    found = indices[:, :7], similarities[:, :7]
-    fixed, own = neighbors.fixed_queries(run.config), neighbors.choose_queries(h, gallery.labels)
-    show_grid(run, gallery, fixed, found, "neighbors", "The fixed queries, after training (cosine)")
-    title = "This run's best to worst queries, after training (cosine)"
-    show_grid(run, gallery, own, found, "neighbors_best_to_worst", title)
+    """The fixed queries, and their neighbours before and after training; those of every image are kept with the run."""
+    columns, title = neighbors.record_neighbors(run), "The fixed queries, before and after training (cosine)"
+    shown = [name for name in columns.rows if name not in columns.snapshots][1:]  # without raw pixels
+    show(run, "neighbors", grid_of(columns, shown, neighbors.fixed_queries(run.config), title))
+
+
+def grid_of(columns: Columns, names: Sequence[str], queries: Sequence[int], title: str) -> figures.InlineFigure:
+    """Some images, by position, with the seven nearest of each in several columns, by their names."""
+    images, found = columns.images, {name: tuple(part[:, :7] for part in columns.near(name)) for name in names}
+    return figures.neighbor_grid(images.images, queries, found, images.labels, images.class_names, title)
 
 
 def conclude(run: Run, met: Mapping[str, bool]) -> None:

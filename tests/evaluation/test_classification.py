@@ -24,7 +24,7 @@ from simclr_lib.evaluation.classification import (
     score_draws,
 )
 from simclr_lib.evaluation.embeddings import embed_beside_baselines, load_gallery
-from simclr_lib.evaluation.tables import score_table
+from simclr_lib.evaluation.scores import score_table
 
 
 def blobs(n: int, classes: int, dim: int, spread: float, seed: int) -> tuple[Tensor, Tensor]:

@@ -13,12 +13,12 @@ from simclr_lib.evaluation import embeddings
 from simclr_lib.evaluation.embeddings import (
     embed_as_trained,
     embed_beside_baselines,
-    embed_layers,
     embed_once,
     embed_over_training,
     load_encoder,
     load_gallery,
     load_model,
+    project,
     raw_pixels,
 )
 from simclr_lib.model import SimCLR, build_encoder
@@ -116,8 +116,7 @@ def test_a_run_sees_the_gallery_as_its_configuration_says(run):
     cropping = Run(run.path, replace(run.config, resize="crop", store_size=40))
     expected = embed(load_encoder(run), images.images[:, :, 4:36, 4:36])
     torch.testing.assert_close(embed_beside_baselines(cropping, images)["trained encoder"], expected)
-    torch.testing.assert_close(embed_over_training(cropping, images)["after 2 epochs"], expected)
-    torch.testing.assert_close(embed_layers(cropping, images)["h"], expected)
+    torch.testing.assert_close(embed_over_training(cropping, images)["trained encoder"], expected)
 
 
 def test_the_gallery_is_the_whole_test_split_or_all_there_is(run, tmp_path):
@@ -156,17 +155,16 @@ def test_the_baselines_are_raw_pixels_and_the_untrained_encoder(run, images):
 def test_a_model_is_loaded_as_it_was_at_each_snapshot(run, images):
     assert run.snapshots == [1, 2]
     over_training = embed_over_training(run, images)
-    assert list(over_training) == ["untrained", "after 1 epoch", "after 2 epochs"]
+    assert list(over_training) == ["untrained encoder", "after 1 epoch", "trained encoder"]
     baselines = embed_beside_baselines(run, images)
-    assert torch.equal(over_training["untrained"], baselines["untrained encoder"])
-    assert torch.equal(over_training["after 2 epochs"], baselines["trained encoder"])
+    assert torch.equal(over_training["untrained encoder"], baselines["untrained encoder"])
+    assert torch.equal(over_training["trained encoder"], baselines["trained encoder"])
     assert torch.equal(over_training["after 1 epoch"], embed(load_model(run, 1).encoder, images.images))
-    assert not torch.allclose(over_training["after 1 epoch"], over_training["after 2 epochs"])
-    layers = embed_layers(run, images)
-    assert torch.equal(layers["h"], baselines["trained encoder"])
-    assert not layers["z"].requires_grad
+    assert not torch.allclose(over_training["after 1 epoch"], over_training["trained encoder"])
+    z = project(run, over_training["trained encoder"])
+    assert not z.requires_grad
     with torch.no_grad():
-        torch.testing.assert_close(layers["z"], load_model(run, 2)(images.images.float() / 255))
+        torch.testing.assert_close(z, load_model(run, 2)(images.images.float() / 255))
     with pytest.raises(ValueError, match=r"epochs: .*1, 2.*got 7"):
         load_model(run, 7)
 
@@ -177,8 +175,9 @@ def test_a_run_that_has_not_finished_is_seen_as_far_as_it_has_come(run, images, 
         (tmp_path / "stopped" / file).unlink()
     stopped = Run.open(tmp_path / "stopped")
     assert torch.equal(embed(load_encoder(stopped), images.images), embed(load_encoder(run), images.images))
-    assert torch.equal(embed_layers(stopped, images)["z"], embed_layers(run, images)["z"])
-    assert list(embed_over_training(stopped, images)) == ["untrained", "after 1 epoch", "last checkpoint"]
+    h = embed_once(run, images)
+    assert torch.equal(project(stopped, h), project(run, h))
+    assert list(embed_over_training(stopped, images)) == ["untrained encoder", "after 1 epoch", "last checkpoint"]
     for file in (tmp_path / "stopped").glob("checkpoint*"):
         file.unlink()
     with pytest.raises(ValueError, match=r"checkpoint: .*stopped"):
@@ -195,9 +194,9 @@ def test_of_a_finished_run_the_encoder_s_weights_are_enough(run, images):
     for file in run.path.glob("checkpoint*"):
         file.unlink()
     assert torch.equal(embed_once(run, images), expected)
-    assert list(embed_over_training(run, images)) == ["untrained", "after training"]
+    assert list(embed_over_training(run, images)) == ["untrained encoder", "trained encoder"]
     with pytest.raises(ValueError, match="checkpoint"):
-        embed_layers(run, images)
+        project(run, expected)
 
 
 # Once for each encoder and image set.
@@ -224,7 +223,6 @@ def test_h_is_computed_once_and_lies_beside_the_ids_of_its_images(run, images, n
     no_encoder()
     assert torch.equal(embed_once(Run.open(run.path), images), h)
     assert torch.equal(embed_once(run, load_images("embedded", limit=10, seed=9)), h)
-    assert torch.equal(embed_layers(run, images)["h"], h)
     assert torch.equal(embed_once(run, images, epochs=2), h)  # the snapshot of the end is the same encoder
 
 

@@ -8,47 +8,62 @@ from io import BytesIO
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from PIL import Image
 
 from simclr_lib import ImageSet, Run, RunConfig, load_images, top_k_neighbors
-from simclr_lib.evaluation import neighbors
+from simclr_lib.evaluation import embeddings, neighbors
+from simclr_lib.evaluation.columns import Columns
 from simclr_lib.evaluation.neighbors import (
     choose_queries,
     fixed_queries,
     record_neighbors,
-    record_queries,
     recorded_queries,
 )
 
 
-def test_the_neighbours_of_every_image_are_kept_by_id(run):
+@pytest.fixture
+def recorded(run, monkeypatch):
+    """A function that records a run whose encoders give these embeddings of these images, and asks these queries."""
+
+    def record(images: ImageSet, h: dict[str, torch.Tensor], queries: list[int], run: Run = run) -> Columns:
+        states = dict(zip((0, None), h.values(), strict=True))
+        monkeypatch.setattr(embeddings, "load_gallery", lambda config: images)
+        monkeypatch.setattr(embeddings, "embed_once", lambda run, images, epochs: states.get(epochs, states[0] + 1))
+        monkeypatch.setattr(neighbors, "fixed_queries", lambda config: queries)
+        columns = record_neighbors(run)
+        monkeypatch.undo()
+        return columns
+
+    return record
+
+
+def random_layers(n: int) -> dict[str, torch.Tensor]:
+    return {name: torch.randn(n, 128) for name in ("untrained encoder", "trained encoder")}
+
+
+def test_the_neighbours_of_every_image_are_kept_by_id(run, recorded):
     images = load_images("embedded", limit=40, seed=9)  # ids are not positions here
-    h = torch.randn(40, 16)
-    indices, similarities = record_neighbors(run, images, h, k=3)
+    layers = random_layers(40)
+    columns = recorded(images, layers, [2, 3])
     kept = np.load(run.path / "neighbors.npz")
-    unit = h.double() / h.double().norm(dim=1, keepdim=True)
+    unit = F.normalize(layers["trained encoder"].double())
     for row in range(40):
-        others = sorted((j for j in range(40) if j != row), key=lambda j: (-float(unit[row] @ unit[j]), j))[:3]
-        assert indices[row].tolist() == others
+        others = sorted((j for j in range(40) if j != row), key=lambda j: (-float(unit[row] @ unit[j]), j))[:10]
         assert kept["ids"][row] == images.ids[row]
         assert kept["neighbors"][row].tolist() == images.ids[others].tolist()
         np.testing.assert_allclose(kept["similarities"][row], [float(unit[row] @ unit[j]) for j in others])
-    assert np.array_equal(kept["similarities"], similarities)
-    assert record_neighbors(run, images, h)[0].shape == (40, 10)
+    assert torch.equal(columns.rows["trained encoder"]["h"], layers["trained encoder"])
 
 
 @pytest.mark.parametrize("side", [16, 300])
-def test_what_runs_are_compared_by_is_in_one_small_file(run, monkeypatch, side):
+def test_what_runs_are_compared_by_is_in_one_small_file(run, recorded, side):
     noise = torch.randint(0, 256, (40, 3, side, side), dtype=torch.uint8)  # no picture has larger files
     labels = torch.arange(40) % 4 - 1
     images = ImageSet(noise, labels, ["ant", "bee", "cow"], torch.arange(40) * 7 + 3)
-    queries, layers = (
-        [5, 0, 17, 2, 30, 39],
-        {"untrained encoder": torch.randn(40, 16), "trained encoder": torch.randn(40, 8)},
-    )
+    queries, layers = [5, 0, 17, 2, 30, 39], random_layers(40)
     layers["trained encoder"][[6, 7]] = layers["trained encoder"][5].clone()  # whose nearest are duplicates
-    monkeypatch.setattr(neighbors, "fixed_queries", lambda config: queries)
-    record_queries(run, images, layers, k=10)
+    recorded(images, layers, queries)
     assert (run.path / "queries.json").stat().st_size <= 300_000
     kept, ids = json.loads((run.path / "queries.json").read_text()), images.ids.tolist()
     assert kept["dataset"] == run.config.dataset
@@ -69,16 +84,12 @@ def test_what_runs_are_compared_by_is_in_one_small_file(run, monkeypatch, side):
         assert picture.size == (16, 16) if side == 16 else picture.width in (64, 48, 32, 24)
 
 
-def test_the_queries_that_several_runs_kept_are_read_back_without_data(run, tmp_path, monkeypatch):
+def test_the_queries_that_several_runs_kept_are_read_back_without_data(run, tmp_path, recorded):
     images = load_images("embedded", "test").subset(range(60))
     images = ImageSet(images.images, images.labels.where(torch.arange(60) != 3, -1), images.class_names, images.ids + 7)
-    monkeypatch.setattr(neighbors, "fixed_queries", lambda config: [3, 50])
-    generator = torch.Generator().manual_seed(0)
-    other = Run.start(tmp_path / "other", run.config)
-    h = {"one": torch.randn(60, 5, generator=generator), "two": torch.randn(60, 5, generator=generator)}
+    other, layers = Run.start(tmp_path / "other", run.config), {"one": random_layers(60), "two": random_layers(60)}
     for kept, name in ((run, "one"), (other, "two")):
-        record_queries(kept, images, {"trained encoder": h[name]}, k=10)
-    monkeypatch.undo()
+        recorded(images, layers[name], [3, 50], kept)
     shown = recorded_queries({"one": run, "two": other}, "trained encoder", queries=1, k=4)
     seen, labels = shown["gallery"]
     names = [*shown["class_names"], ""]
@@ -86,7 +97,7 @@ def test_the_queries_that_several_runs_kept_are_read_back_without_data(run, tmp_
     assert [names[label] for label in shown["labels"]] == ["", images.class_names[images.labels[50]]]
     for name, (indices, similarities) in shown["found"].items():
         assert indices.shape == similarities.shape == (2, 4)
-        expected, near = top_k_neighbors(h[name], k=4)
+        expected, near = top_k_neighbors(layers[name]["trained encoder"], k=4)
         for found, query, close in zip(indices, (3, 50), similarities, strict=True):
             assert np.allclose(close, near[query], atol=1e-4)
             for row, position in zip(found, expected[query].tolist(), strict=True):
@@ -110,12 +121,11 @@ def test_queries_that_cannot_be_compared_are_refused_with_the_reason(tmp_path):
         recorded_queries({"one": one, "two": two}, "trained encoder")
 
 
-def test_the_neighbours_of_a_set_that_has_few_are_all_the_others(run, monkeypatch):
+def test_the_neighbours_of_a_set_that_has_few_are_all_the_others(run, recorded):
     images = load_images("embedded", limit=4)
-    monkeypatch.setattr(neighbors, "fixed_queries", lambda config: [1])
-    record_queries(run, images, {"h": torch.eye(4)})
+    recorded(images, {"untrained encoder": torch.eye(4, 128), "trained encoder": torch.eye(4, 128)}, [1])
     kept = json.loads((run.path / "queries.json").read_text())
-    assert kept["neighbors"]["h"] == [[images.ids[row] for row in (0, 2, 3)]]
+    assert kept["neighbors"]["trained encoder"] == [[images.ids[row] for row in (0, 2, 3)]]
 
 
 # The queries.

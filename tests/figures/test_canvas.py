@@ -15,13 +15,11 @@ from matplotlib import colors, image, style
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.font_manager import fontManager
-from pandas import DataFrame
 from PIL import Image
 
 from simclr_lib.figures import canvas
 from simclr_lib.figures.canvas import save_figure
 from simclr_lib.figures.photographs import image_grid, neighbor_grid
-from simclr_lib.figures.scores import score_bars
 from simclr_lib.figures.training import loss_curve
 
 
@@ -40,12 +38,11 @@ def test_nothing_but_the_png_is_written(tmp_path):
 
 
 def test_dollar_signs_are_no_formulas():
-    name, scores = "costs $5_0$ or $x", DataFrame({"costs $5_0$ or $x": [0.5]}, index=["costs $5_0$ or $x"])
+    name = "costs $5_0$ or $x"
     tables = (torch.zeros(2, 1, dtype=int), torch.ones(2, 1))
     for figure in (
         image_grid(random_images(1), [name], title=name),
         neighbor_grid(random_images(2), [0], {name: tables}, [0, 0], [name]),
-        score_bars(scores, name),
         loss_curve({name: steps(5)}, 8, name),
     ):
         assert_legible(figure)
@@ -79,7 +76,6 @@ def all_figures(names: list[str]) -> list[Figure]:
     return [
         image_grid(images, names, title=names[0]),
         neighbor_grid(images, [0], {name: tables for name in some}, labels, names, names[-1]),
-        score_bars(DataFrame({name: [0.5] for name in some}, index=names[:1]), names[1]),
         loss_curve({name: steps(5) for name in some}, 8, names[0]),
     ]
 

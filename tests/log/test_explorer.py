@@ -19,7 +19,8 @@ from PIL import Image
 from simclr_lib import Run, RunConfig, train
 from simclr_lib.__main__ import main
 from simclr_lib.evaluation.columns import Columns
-from simclr_lib.log import explorer, sections
+from simclr_lib.evaluation.neighbors import record_neighbors
+from simclr_lib.log import explorer
 from simclr_lib.log.explorer import Explorer, explore, explore_views, write_explorer, write_parquet
 from simclr_lib.log.report import write_page
 
@@ -85,7 +86,7 @@ def expected(columns: Columns, name: str, id: int, k: int = 10, kind: str = "h c
 
 @pytest.mark.child
 def test_every_column_has_the_runs_own_neighbours_in_their_order(run, columns, page, visit):
-    sections.keep_neighbors(run)
+    record_neighbors(run)
     kept = run.load_arrays("neighbors")
     view = start(visit, page)
     for id in random.sample(columns.images.ids.tolist(), 50):
@@ -452,7 +453,7 @@ def test_views_are_shown_with_the_numbers_that_make_them(columns, monkeypatch, c
     explore_views(columns.images.subset(range(3)))
     view = shown[-1]
     sliders = {part.description: part for part in view.children[:-1]}
-    assert [*sliders] == ["colour strength", "crop area", "blur"]
-    assert (sliders["colour strength"].value, sliders["crop area"].value, sliders["blur"].value) == (1, (0.08, 1), True)
-    sliders["colour strength"].value = 0.5
+    assert [*sliders] == ["color_strength", "crop_area", "blur"]
+    assert (sliders["color_strength"].value, sliders["crop_area"].value, sliders["blur"].value) == (1, (0.08, 1), True)
+    sliders["color_strength"].value = 0.5
     assert "color_strength = 0.5" in json.dumps(view.out.outputs) + capsys.readouterr().out

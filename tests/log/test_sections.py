@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import threading
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,7 +23,7 @@ from simclr_lib.log import sections
 
 TINY = dict(limit_images=48, batch_size=16, blur=False, norm="group", device="cpu", seed=4, image_size=16)
 ENCODERS = ["raw pixels", "untrained encoder", "trained encoder"]
-FIGURES = ("image_grid", "view_pairs", "neighbor_grid", "score_bars", "training_curves")
+FIGURES = ("image_grid", "view_pairs", "neighbor_grid", "training_curves")
 
 
 @pytest.fixture(scope="module")
@@ -227,14 +228,21 @@ def test_scores_are_those_of_plain_loops_in_one_table(run, shown, few):
     assert table.loc["precision@5", ("chance", "mean")] == pytest.approx(others)
     assert {"map@R", "knn@20 top1", "linear probe top1", "color_agreement", "color_following"} <= set(table.index)
     assert {"retrieval", "classification", "color"} <= set(run.summary)
-    assert {"retrieval", "classification", "color"} <= {path.stem for path in run.path.glob("figures/*")}
     tables = [item for item in shown.displayed if isinstance(item, Styler)]
     assert sum(len(item.data) for item in tables) == len(table)
     assert "<table" in tables[0]._repr_html_()
-    bars = {call[1][1]: call[1][0] for call in shown.calls}
-    assert bars["What the nearest neighbours share"].loc["precision@5", "trained encoder"] == pytest.approx(
-        table.loc["precision@5", ("trained encoder", "mean")]
-    )
+    assert "What the nearest neighbours share</caption>" in tables[0]._repr_html_()
+
+
+def test_a_score_has_a_bar_of_its_own_length_and_a_deviation_none(shown):
+    columns = pd.MultiIndex.from_product([["a", "b"], ["mean", "deviation"]])
+    table = pd.DataFrame([[0.25, 0.01, -0.3, math.nan], [0.75, 0.02, math.nan, math.nan]], ["one", "<b>"], columns)
+    sections.show_table(table, "Shares")
+    page = shown.displayed[0].to_html()
+    bars = re.findall(r"(row\d_col\d) \{[^}]*linear-gradient\(90deg, rgba\([^)]*\) ([\d.]+)%", page)
+    assert bars == [("row0_col0", "25.0"), ("row1_col0", "75.0")]  # of what is below 0, or is not there, none
+    for text in ("Shares</caption>", "&lt;b&gt;", ">-0.300<", ">0.020<"):
+        assert page.count(text) == 1
 
 
 def test_parts_of_a_large_set_are_scored_with_their_deviation(run, shown):
@@ -271,25 +279,25 @@ def test_classes_stand_best_first_with_a_bar_for_every_value(run, shown):
 
 def test_training_is_followed_from_before_it_to_its_end(run, shown, few):
     sections.follow_training(run)
-    stages = ["untrained", "after 1 epoch", "after 2 epochs", "after 3 epochs", "after 4 epochs"]
+    stages = ["untrained encoder", "after 1 epoch", "after 2 epochs", "after 3 epochs", "trained encoder"]
     assert list(run.summary["over_training"]["scores"]) == [*stages, "chance"]
-    _, queries, variants = shown.calls[0][1][:3]
-    assert list(variants) == ["untrained", "after 2 epochs", "after 4 epochs"]
-    h = h_of(run, few, 2)
-    indices, _ = variants["after 2 epochs"]
-    assert [indices[query].tolist() for query in queries] == [nearest(h, query, 6) for query in queries]
+    table = shown.displayed[-1].data
+    for epochs, stage in enumerate(stages):
+        expected = precision_at_5(h_of(run, few, epochs), few.labels)
+        assert table.loc["precision@5", (stage, "mean")] == pytest.approx(expected)
 
 
 def test_neighbors_of_every_image_are_kept_and_those_of_the_queries_drawn(run, shown, few):
     sections.show_neighbors(run)
-    h, kept = h_of(run, few, 4), np.load(run.path / "neighbors.npz")
-    expected = [few.ids[nearest(h, query, 10)].tolist() for query in range(len(few))]
-    assert kept["neighbors"].tolist() == expected
-    fixed, own = (arguments for _, arguments, _ in shown.calls)
-    assert list(fixed[1]) == fixed_queries(run.config)
-    assert list(own[1]) != list(fixed[1])
-    assert [fixed[2][0][query].tolist() for query in fixed[1]] == [nearest(h, query, 7) for query in fixed[1]]
-    assert {"neighbors", "neighbors_best_to_worst"} <= {path.stem for path in run.path.glob("figures/*.png")}
+    h, kept = {name: h_of(run, few, n) for name, n in zip(ENCODERS[1:], (0, 4), strict=True)}, run.path
+    expected = [few.ids[nearest(h["trained encoder"], query, 10)].tolist() for query in range(len(few))]
+    assert np.load(kept / "neighbors.npz")["neighbors"].tolist() == expected
+    ((_, (_, queries, found, *_), _),) = shown.calls
+    assert list(queries) == fixed_queries(run.config)
+    assert list(found) == ENCODERS[1:]
+    for name, (indices, _) in found.items():
+        assert [indices[query].tolist() for query in queries] == [nearest(h[name], query, 7) for query in queries]
+    assert (kept / "figures/neighbors.png").exists()
 
 
 def test_a_conclusion_is_recorded_and_a_run_at_chance_refused(run, capsys):

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from simclr_lib import Run
-from simclr_lib.evaluation.tables import class_table, keep_scores, score_table
+from simclr_lib.evaluation.scores import class_table, keep_scores, score_table
 
 COMMITTED = sorted((Path(__file__).parents[2] / "runs").glob("*/summary.json"))
 
