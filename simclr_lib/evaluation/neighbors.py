@@ -10,57 +10,29 @@ from io import BytesIO
 from typing import Any
 
 import numpy as np
-import torch
+import pandas as pd
 from PIL import Image
-from torch import Tensor
 from torchvision.transforms.functional import resize
 
-from simclr_lib import ImageSet, Run, RunConfig, top_k_neighbors
+from simclr_lib import ImageSet, Run
 from simclr_lib.data.decode import encode
 from simclr_lib.engine.checks import require
 from simclr_lib.engine.lock import rewriting
 from simclr_lib.engine.paths import read_json
 from simclr_lib.engine.seeds import permutation
 from simclr_lib.evaluation.columns import Columns
-from simclr_lib.evaluation.embeddings import PIXELS, load_gallery, raw_pixels
-from simclr_lib.retrieval import neighbor_hits
 
-SHOWN = 10  # neighbours of every image that are kept, and by which queries are chosen
+SHOWN = 10  # neighbours of every image that are kept
 SIDES, MOST = (64, 48, 32, 24), 300_000  # pixels of a thumbnail: the largest with which queries.json has no more bytes
-CHOSEN: dict[int, list[int]] = {}  # by the checksum of a set: each section of a notebook asks for its queries
 
 
-def fixed_queries(config: RunConfig) -> list[int]:
-    """Positions in the gallery of six images to show the neighbours of: `choose_queries` by raw pixels at 32x32, the
-    same for every run on a data set, whatever its encoder and the size of its images."""
-    small = load_gallery(config, image_size=PIXELS, resize="squash")
-    content = small.checksum(torch.arange(len(small)))
-    if content not in CHOSEN:
-        CHOSEN[content] = choose_queries(raw_pixels(small.images), small.labels)
-    return CHOSEN[content]
-
-
-def choose_queries(rows: Tensor, labels: Tensor, count: int = 6, k: int = SHOWN) -> list[int]:
-    """Positions of `count` images of different classes to show the neighbours of: a third those with the best
-    precision@k by `rows` (N, D), a third median ones, a third the worst; equals are in a random but fixed order.
-
-    Without labels (-1) they are random ones.
-    """
-    order = permutation(len(rows), seed=0)
-    known = order[labels[order] >= 0]
-    if len(known) <= k:
-        return order[:count].tolist()
-    indices, _ = top_k_neighbors(rows[known], k=k)
-    precision = neighbor_hits(indices, labels[known], labels[known]).double().mean(1)
-    ranked = known[precision.sort(descending=True, stable=True).indices]
-    from_the_middle = (torch.arange(len(ranked)) - len(ranked) // 2).abs().argsort(stable=True)
-    of_different_classes = len(labels[known].unique()) >= count
-    chosen = {}
-    for third, candidates in enumerate([ranked, ranked[from_the_middle], ranked.flip(0)], start=1):
-        for row in candidates.tolist():
-            if 3 * len(chosen) < count * third:
-                chosen.setdefault(int(labels[row]) if of_different_classes else row, row)
-    return list(chosen.values())
+def fixed_queries(images: ImageSet, count: int = 6) -> list[int]:
+    """Positions of random images to show the neighbours of, the same for every run on a set: of different classes as
+    far as there are so many, and labelled ones first."""
+    order = permutation(len(images), seed=0)
+    classes = pd.Series(images.labels[order].numpy())
+    turn = classes.groupby(classes).cumcount().where(classes >= 0, len(images))  # within a class, in the order drawn
+    return order[np.argsort(turn.to_numpy(), stable=True)[:count]].tolist()
 
 
 def record_neighbors(run: Run) -> Columns:
@@ -77,7 +49,7 @@ def record_neighbors(run: Run) -> Columns:
     found = {stage: tuple(part[:, :SHOWN] for part in columns.near(name)) for stage, name in stages.items()}
     indices, similarities = found["trained encoder"]
     run.save_arrays("neighbors", ids=images.ids, neighbors=images.ids[indices], similarities=similarities)
-    queries = fixed_queries(run.config)
+    queries = fixed_queries(images)
     rows = sorted({*queries, *(row for indices, _ in found.values() for row in indices[queries].flatten().tolist())})
     classes = [*images.class_names, ""]  # of the label -1 the last
     content = {

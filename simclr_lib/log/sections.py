@@ -108,7 +108,7 @@ def class_sizes(images: ImageSet) -> str:
 def look(config: RunConfig) -> None:
     """The queries whose neighbours will be shown, and pairs of their views as the encoder meets them."""
     gallery = embeddings.load_gallery(config)
-    queries = gallery.subset(neighbors.fixed_queries(config))
+    queries = gallery.subset(neighbors.fixed_queries(gallery))
     names = [[*gallery.class_names, "unlabelled"][label] for label in queries.labels]  # -1 is the last one
     display(figures.image_grid(queries.images, titles=names, columns=6, title="The queries"))
     display(view_pairs_of(queries, config, "View pairs, as the encoder meets them"))
@@ -211,7 +211,7 @@ def show_neighbors(run: Run) -> None:
     """The fixed queries, and their neighbours before and after training; those of every image are kept with the run."""
     columns, title = neighbors.record_neighbors(run), "The fixed queries, before and after training (cosine)"
     shown = [name for name in columns.rows if name not in columns.snapshots][1:]  # without raw pixels
-    show(run, "neighbors", grid_of(columns, shown, neighbors.fixed_queries(run.config), title))
+    show(run, "neighbors", grid_of(columns, shown, neighbors.fixed_queries(columns.images), title))
 
 
 def grid_of(columns: Columns, names: Sequence[str], queries: Sequence[int], title: str) -> figures.InlineFigure:

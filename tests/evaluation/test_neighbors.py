@@ -2,7 +2,6 @@
 
 import base64
 import json
-from dataclasses import replace
 from io import BytesIO
 
 import numpy as np
@@ -15,7 +14,6 @@ from simclr_lib import ImageSet, Run, RunConfig, load_images, top_k_neighbors
 from simclr_lib.evaluation import embeddings, neighbors
 from simclr_lib.evaluation.columns import Columns
 from simclr_lib.evaluation.neighbors import (
-    choose_queries,
     fixed_queries,
     record_neighbors,
     recorded_queries,
@@ -30,7 +28,7 @@ def recorded(run, monkeypatch):
         states = dict(zip((0, None), h.values(), strict=True))
         monkeypatch.setattr(embeddings, "load_gallery", lambda config: images)
         monkeypatch.setattr(embeddings, "embed_once", lambda run, images, epochs: states.get(epochs, states[0] + 1))
-        monkeypatch.setattr(neighbors, "fixed_queries", lambda config: queries)
+        monkeypatch.setattr(neighbors, "fixed_queries", lambda images: queries)
         columns = record_neighbors(run)
         monkeypatch.undo()
         return columns
@@ -131,53 +129,37 @@ def test_the_neighbours_of_a_set_that_has_few_are_all_the_others(run, recorded):
 # The queries.
 
 
-def test_queries_are_the_best_the_middle_and_the_worst_of_different_classes():
+def of_labels(labels: torch.Tensor, side: int = 4) -> ImageSet:
+    pixels = torch.randint(0, 256, (len(labels), 3, side, side), dtype=torch.uint8)
+    return ImageSet(pixels, labels, [], torch.arange(len(labels)))
+
+
+def test_queries_are_of_different_classes_and_no_image_is_preferred():
     labels = torch.arange(240) % 8
-    spread = torch.linspace(0.05, 3, 8)[labels]  # class 0 lies close together, class 7 all over
-    h = torch.nn.functional.one_hot(labels, 8) + spread[:, None] * torch.randn(240, 8)
-    queries = choose_queries(h, labels, count=6, k=10)
-    assert len({int(labels[q]) for q in queries}) == 6
-    unit = h.double() / h.double().norm(dim=1, keepdim=True)
-    nearest = (unit @ unit.T).fill_diagonal_(-2).argsort(dim=1, descending=True)[:, :10]
-    precision = (labels[nearest] == labels[:, None]).double().mean(1)
-    best, middle, worst = (precision[queries[i : i + 2]] for i in (0, 2, 4))
-    assert best[0] == precision.max()
-    assert worst[0] == precision.min()
-    assert (middle[0] - precision.median()).abs() <= 0.1
-    assert best.mean() > middle.mean() > worst.mean()
-    assert queries == choose_queries(h, labels, count=6, k=10)
+    queries = fixed_queries(of_labels(labels))
+    assert len(queries) == len({int(labels[query]) for query in queries}) == 6
+    assert queries == fixed_queries(of_labels(labels, side=9))  # whatever the images are
+    places = [query / n for n in range(200, 400) for query in fixed_queries(of_labels(torch.arange(n) % 8))]
+    shares = np.histogram(places, bins=4, range=(0, 1))[0] / len(places)
+    assert (abs(shares - 0.25) < 0.07).all()
 
 
-def test_queries_of_few_classes_or_none_are_as_many_all_the_same():
+def test_queries_of_few_classes_are_as_many_of_each():
     labels = torch.arange(50) % 2
-    h = torch.eye(2)[labels] + torch.linspace(0.1, 3, 50)[:, None] * torch.randn(50, 2)
-    two, unlabelled = choose_queries(h, labels), choose_queries(h, torch.full((50,), -1))
-    assert len(set(two)) == len(set(unlabelled)) == 6
-    unit = h / h.norm(dim=1, keepdim=True)
-    nearest = (unit @ unit.T).fill_diagonal_(-2).argsort(dim=1, descending=True)[:, :10]
-    precision = (labels[nearest] == labels[:, None]).double().mean(1)
-    ranked = precision.sort(descending=True).values
-    assert precision[two].tolist() == ranked[[0, 1, 25, 24, 49, 48]].tolist()  # of equals, any
-    assert ranked[0] > ranked[17] > ranked[25] > ranked[33] > ranked[49]  # there was a middle
+    queries = fixed_queries(of_labels(labels))
+    assert len(set(queries)) == 6
+    assert labels[queries].tolist().count(0) == 3
 
 
 def test_a_query_has_a_label_where_some_images_have_none():
     labels = torch.arange(80) % 4
     labels[::2] = -1
-    assert all(labels[query] >= 0 for query in choose_queries(torch.randn(80, 3), labels))
+    assert (labels[fixed_queries(of_labels(labels))] >= 0).all()
+    labels[5:] = -1
+    queries = fixed_queries(of_labels(labels))
+    assert sorted(labels[queries].tolist()) == [-1, -1, -1, -1, 1, 3]
+    assert len(set(queries)) == len(set(fixed_queries(of_labels(torch.full((50,), -1))))) == 6
 
 
-def test_the_queries_of_a_data_set_are_one_choice_whatever_the_size_of_its_images(tmp_path):
-    rng = np.random.default_rng(int(torch.randint(1000, ())))
-    for label in range(6):
-        (tmp_path / f"class {label}").mkdir()
-        form = rng.integers(0, 256, (6, 9, 3))
-        form[:, 1:8] = 128  # the class shows at the sides, which a crop leaves out
-        for index in range(8):
-            noisy = form + rng.integers(0, 20 * label + 1, form.shape)
-            Image.fromarray(noisy.astype(np.uint8)).resize((90, 60)).save(tmp_path / f"class {label}/{index}.png")
-    config = RunConfig(dataset="folder", data_root=str(tmp_path), image_size=16)
-    queries = fixed_queries(config)
-    assert queries == fixed_queries(replace(config, image_size=64, resize="crop", limit_images=10, arch="resnet18"))
-    seen = load_images("folder", root=tmp_path, image_size=32)
-    assert queries == choose_queries(seen.images.flatten(1).float(), seen.labels)
+def test_of_fewer_images_all_are_queries():
+    assert sorted(fixed_queries(of_labels(torch.tensor([2, 0, 1])))) == [0, 1, 2]

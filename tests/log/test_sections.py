@@ -150,7 +150,7 @@ def test_announce_asks_no_more_for_weights_that_a_run_has_left_behind(tmp_path):
 
 def test_look_shows_the_queries_and_their_views_as_training_draws_them(run, shown, few):
     sections.look(run.config)
-    (grid, pairs), queries = shown.calls, fixed_queries(run.config)
+    (grid, pairs), queries = shown.calls, fixed_queries(few)
     assert torch.equal(grid[1][0], few.images[queries])
     assert grid[2]["titles"] == [few.class_names[few.labels[query]] for query in queries]
     images, view_a, view_b = pairs[1]
@@ -293,7 +293,7 @@ def test_neighbors_of_every_image_are_kept_and_those_of_the_queries_drawn(run, s
     expected = [few.ids[nearest(h["trained encoder"], query, 10)].tolist() for query in range(len(few))]
     assert np.load(kept / "neighbors.npz")["neighbors"].tolist() == expected
     ((_, (_, queries, found, *_), _),) = shown.calls
-    assert list(queries) == fixed_queries(run.config)
+    assert list(queries) == fixed_queries(few)
     assert list(found) == ENCODERS[1:]
     for name, (indices, _) in found.items():
         assert [indices[query].tolist() for query in queries] == [nearest(h[name], query, 7) for query in queries]
