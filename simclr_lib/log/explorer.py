@@ -34,9 +34,9 @@ from simclr_lib.engine.lock import rewriting
 from simclr_lib.engine.paths import project_root, user_path
 from simclr_lib.engine.progress import say
 from simclr_lib.evaluation.columns import Columns
+from simclr_lib.log.pages import TEMPLATES
 from simclr_lib.log.report import EXPLORER, FILED, policy
 from simclr_lib.log.sections import grid_of, view_pairs_of
-from simclr_lib.log.site import TEMPLATES
 
 SIDE, SHEET = 64, 1024  # pixels: of a picture at most, and of a sheet of pictures
 IN_FILE, IN_WIDGET = 20, 50  # neighbours of every image
