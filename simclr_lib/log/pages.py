@@ -54,8 +54,7 @@ def write_pages(folder: Path) -> Path:
         for row, damage in zip(stale, written, strict=True):
             row |= damage
             bar.update()
-    for row in rows:
-        row["curve"] = None if "error" in row else "the loss"
+    rows = [{**row, "curve": None if "error" in row else "the loss"} for row in rows]
     columns = {name: kind_of(name) for name in (*AT_FIRST, *(name for row in rows for name in row))}
     numbers = {name for name in columns if all(isinstance(row.get(name), int | float | None) for row in rows)}
     alone = [file for file in sorted(folder.rglob("report.ipynb")) if not (file.parent / "config.json").exists()]
@@ -66,8 +65,8 @@ def write_pages(folder: Path) -> Path:
 
 def _is_fresh(folder: Path, row: dict, library: float) -> bool:
     """Whether the page of a run is newer than all that it shows, and than the code, last changed at `library`."""
-    report, run_dir = report_of(folder / row["run"]), folder / row["run"]
-    newest = max(library, _changed(*run_dir.iterdir()), _changed(report) if report else 0)
+    run_dir = folder / row["run"]
+    newest = max(library, _changed(*run_dir.iterdir(), run_dir.parent / "report.ipynb"))  # see `report_of`
     settled = row["state"] not in ("running", "died")  # that a run has died changes no file
     written = [folder / f"pages/{row['run']}.html", folder / f"assets/runs/{row['run']}.js"]
     return settled and all(_changed(file) > newest for file in written)
@@ -81,15 +80,14 @@ def _write_run(folder: Path, row: dict) -> dict:
         run, queries = Run.open(run_dir), read_json(run_dir / "queries.json")
         # A notebook may train several runs.
         place = next((place for place in (run_dir, run_dir.parent) if (place / RECORD).exists()), run_dir)
-        record = read_json(place / RECORD)
         require(not queries or queries.keys() >= QUERIES, "queries.json", f"one with {sorted(QUERIES)}", [*queries])
         drawn = {"chance": run.config.chance_loss, "queries": queries, "curves": curves(run)}
         write(drawing, f"runs[{json.dumps(name)}] = {json.dumps(drawn)};")
         write(drawing.with_suffix(".svg"), spark_line(drawn["curves"][0]["y"].get("loss", [])))
         asked = ASKED.findall("".join(read_json(report)["cells"][0]["source"])) if report else []
         met = run.summary.get("prediction_met", {})
-        told = {"record": record, "asked": asked, "met": met if isinstance(met, dict) else {"the prediction": met}}
-        told |= {"place": place, "queries": queries, "report": report and page_of(report)}
+        told = {"asked": asked, "met": met if isinstance(met, dict) else {"the prediction": met}, "queries": queries}
+        told |= {"place": place, "record": read_json(place / RECORD), "report": report and page_of(report)}
         told |= {"pictures": sorted(run_dir.glob("figures/*.png")), "texts": {name: {}}, "columns": {}}
         render(folder, page, "run.html", row=row, run=run, **told)
         return {}
