@@ -63,8 +63,7 @@ def run_notebook(
 
     notebook = user_path(notebook, "notebook")
     require(notebook.is_file(), "notebook", "a file", notebook, "the project's are in notebooks/")
-    own = set(papermill.inspect_notebook(str(notebook)))
-    require_known(parameters, own | set(RunConfig().to_dict()))
+    require_known(parameters, {*papermill.inspect_notebook(str(notebook)), *RunConfig().to_dict()})
     run_dir = require_writable(str(run_dir or parameters.get("run_dir") or new_run_dir(notebook.stem)))
     report = run_dir / "report.ipynb"
     logging.getLogger("papermill").setLevel(logging.ERROR)  # it calls fields that the parameters cell lacks unknown
@@ -75,9 +74,9 @@ def run_notebook(
         os.environ[FILED] = str(run_dir)
         if report.exists():
             os.replace(report, run_dir / "report.previous.ipynb")
-        given, options = {**parameters, "run_dir": str(run_dir)}, dict(engine_name="simclr", progress_bar=False)
+        given = {**parameters, "run_dir": str(run_dir)}
         try:
-            papermill.execute_notebook(notebook, report, given, **options)
+            papermill.execute_notebook(notebook, report, given, engine_name="simclr", progress_bar=False)
         except papermill.PapermillExecutionError as error:
             said = " ".join(f"{error.ename}: {error.evalue}".split())
             raise NotebookFailedError(f"{said} (cell {error.exec_count} of {report.with_suffix('.html')})") from error
@@ -103,12 +102,11 @@ def record_notebook(run_dir: Path, notebook: Path, parameters: Mapping[str, obje
     asked = json.loads(json.dumps({name: value for name, value in parameters.items() if name != "run_dir"}))
     cells = [(cell.cell_type, cell.source) for cell in nbformat.read(notebook, as_version=4).cells]
     record = {"notebook": path, "source": hashlib.sha256(json.dumps(cells).encode()).hexdigest(), "parameters": asked}
-    before = read_json(run_dir / RECORD)
-    if before:
-        then, now = ((r["notebook"], _choices(r["parameters"])) for r in (before, record))
-        require(then == now, "run_dir", f"one of {now[0]} with {now[1]}", f"{then[0]} with {then[1]}", "give another")
-        same = changed or before["source"] == record["source"]
-        require(same, "notebook", "the cells that the run began with", f"others in {path}", "add --changed-notebook")
+    before = read_json(run_dir / RECORD) or record
+    then, now = ((r["notebook"], _choices(r["parameters"])) for r in (before, record))
+    require(then == now, "run_dir", f"one of {now[0]} with {now[1]}", f"{then[0]} with {then[1]}", "give another")
+    same = changed or before["source"] == record["source"]
+    require(same, "notebook", "the cells that the run began with", f"others in {path}", "add --changed-notebook")
     with rewriting(run_dir, RECORD) as temporary:
         temporary.write_text(json.dumps({**record, "versions": environment()}, indent=1) + "\n")
 
