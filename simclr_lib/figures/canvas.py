@@ -83,13 +83,8 @@ def new_figure(width: float, height: float, title: str | None) -> InlineFigure:
 
 
 def legend_below(figure: Figure, columns: int = 3) -> Figure:
-    """Add a legend of all bars and lines with a label, each label once, under the axes, where it hides no data.
-
-    Returns the figure.
-    """
-    parts = [part for axes in figure.axes for part in (*axes.containers, *axes.lines)]
-    handles = {part.get_label(): part for part in parts if not part.get_label().startswith("_")}
-    figure.legend(handles=handles.values(), loc="outside lower center", ncols=columns, frameon=False)
+    """Add a legend of all that has a label under the axes, where it hides no data; returns the figure."""
+    figure.legend(loc="outside lower center", ncols=columns, frameon=False)
     return figure
 
 
@@ -132,8 +127,3 @@ def _family_with(sign: str) -> str:
     """The family of a font that has it: the usual one before all others; empty where none has more than a box."""
     fonts = [("sans-serif", findfont(FontProperties())), *((font.name, font.fname) for font in fontManager.ttflist)]
     return next((name for name, path in fonts if "Resort" not in name and get_font(path).get_char_index(ord(sign))), "")
-
-
-def labels_of(images: Any, labels: Any) -> np.ndarray:
-    """The labels (N,) of N images, -1 where there are none."""
-    return np.full(len(images), -1) if labels is None else np.asarray(labels)

@@ -7,6 +7,7 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from matplotlib.axes import Axes
 
 from simclr_lib.engine.checks import require
@@ -69,8 +70,8 @@ def neighbor_grid(
     shapes = {tuple(table.shape) for tables in variants.values() for table in tables}
     k = max(shapes)[-1]
     require(shapes == {(len(images), k)} and k, "indices, similarities", f"whole tables ({len(images)}, k)", shapes)
+    labels = np.full(len(images), -1) if labels is None else np.asarray(labels)
     gallery_images, gallery_labels = gallery or (images, labels)
-    labels, gallery_labels = canvas.labels_of(images, labels), canvas.labels_of(gallery_images, gallery_labels)
     heights = ([1] * len(variants) + [GAP]) * len(query_ids)
     # Where there are names, they take as much as an image.
     figure = canvas.new_figure((k + 1.2 + any(variants)) * CELL, sum(heights) * (CELL + 0.3) + 0.4, title)

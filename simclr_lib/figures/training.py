@@ -92,10 +92,11 @@ def similarity_history(health: Sequence[Mapping], title: str = "") -> canvas.Inl
     for axes, (pairs, heading) in zip(panels, PAIRS.items(), strict=True):
         bins = readings[f"{pairs}s"].apply(Series).T  # how many pairs each holds, a column per reading
         mesh = axes.pcolormesh(edges, np.linspace(-1, 1, len(bins) + 1), bins / bins.sum(), norm=PowerNorm(0.5, 0, 1))
-        (line,) = axes.plot(epochs, readings[f"{pairs}_mean"], "w", linewidth=1.1, label="mean", clip_on=False, **MARKS)
+        (line,) = axes.plot(epochs, readings[f"{pairs}_mean"], "w", linewidth=1.1, clip_on=False, **MARKS)
         line.set_path_effects([Stroke(linewidth=2.6, foreground="black"), Normal()])  # stands out from every share
         axes.set_title(heading)
         _count_along(axes, "epochs trained")
+    line.set_label("mean")  # once in the legend
     panels[0].set(ylabel="cosine similarity of z", yticks=np.linspace(-1, 1, 5))
     figure.colorbar(mesh, ax=panels, ticks=[0, 0.01, 0.05, 0.25, 0.5, 1], label="share of the pairs", format="{x:g}")
     if readings.isna().any(axis=None):
