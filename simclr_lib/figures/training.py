@@ -1,6 +1,6 @@
 """Figures of training: losses of one run or several, learning rate, similarities and health over the epochs.
 
-Records are those of metrics.jsonl, as `Run.metrics` returns them. `canvas` says how figures look.
+`canvas` says how figures look.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,6 +15,7 @@ from pandas import DataFrame, Series
 from simclr_lib.engine.checks import require
 from simclr_lib.figures import canvas
 
+Records = Sequence[Mapping]  # those of metrics.jsonl, as `Run.metrics` returns them
 PANELS = {  # a reading -> its heading, the values to compare it with -> what they are
     "deviation": ("spread per dimension of z", {1: "even", 0: "one point"}),
     "contrastive_accuracy": ("contrastive accuracy", {1: "every view\nfound", 0: "none found"}),
@@ -32,7 +33,7 @@ END = {"markersize": 6, "markevery": [-1], "clip_on": False}  # without it, a si
 
 
 @canvas.styled
-def loss_curve(curves: Mapping[str, Sequence[Mapping]], batch_size: int | None, title: str = "") -> canvas.InlineFigure:
+def loss_curve(curves: Mapping[str, Records], batch_size: int | None, title: str = "") -> canvas.InlineFigure:
     """The loss of every step, thin, under its running mean, beside the loss of chance, ln(2 batch_size - 1).
 
     curves: name of a run -> its metric records, of which those with "step" and "loss" are read.
@@ -48,9 +49,7 @@ def loss_curve(curves: Mapping[str, Sequence[Mapping]], batch_size: int | None, 
 
 
 @canvas.styled
-def training_curves(
-    records: Sequence[Mapping], health: Sequence[Mapping], batch_size: int, title: str = ""
-) -> canvas.InlineFigure:
+def training_curves(records: Records, health: Records, batch_size: int, title: str = "") -> canvas.InlineFigure:
     """The loss of every step beside chance, as in `loss_curve`, above the learning rate of the same steps; beside them
     what health says at a glance, the readings of PROGRESS.
 
@@ -76,7 +75,7 @@ def training_curves(
 
 
 @canvas.styled
-def similarity_history(health: Sequence[Mapping], title: str = "") -> canvas.InlineFigure:
+def similarity_history(health: Records, title: str = "") -> canvas.InlineFigure:
     """Two heat maps over the epochs, of the cosine similarities of z: an image's two views, and different images.
 
     health: readings with "epochs" and, where they were finite, counts of similarities in equal bins from -1 to 1,
@@ -105,7 +104,7 @@ def similarity_history(health: Sequence[Mapping], title: str = "") -> canvas.Inl
 
 
 @canvas.styled
-def health_curves(health: Sequence[Mapping], title: str = "") -> canvas.InlineFigure:
+def health_curves(health: Records, title: str = "") -> canvas.InlineFigure:
     """The readings of `health` over the epochs, a panel per quantity, beside the values to compare it with, dashed.
 
     health: readings with "epochs" and, where they were finite, the numbers of `evaluation.readings`; others are gaps.
@@ -124,7 +123,7 @@ def health_curves(health: Sequence[Mapping], title: str = "") -> canvas.InlineFi
     return figure
 
 
-def _table(what: str, records: Sequence[Mapping], names: list[str]) -> DataFrame:
+def _table(what: str, records: Records, names: list[str]) -> DataFrame:
     """The values of these names, a row per record, NaN where it has none. Raises ValueError on a name without any."""
     table = DataFrame(records).reindex(columns=names)
     missing = ", ".join(table.columns[table.isna().all()])
@@ -132,7 +131,7 @@ def _table(what: str, records: Sequence[Mapping], names: list[str]) -> DataFrame
     return table
 
 
-def _draw_losses(axes: Axes, curves: Mapping[str, Sequence[Mapping]], batch_size: int | None) -> None:
+def _draw_losses(axes: Axes, curves: Mapping[str, Records], batch_size: int | None) -> None:
     """What `loss_curve` says, over the steps."""
     for (name, records), color, marker in zip(curves.items(), cycle(canvas.COLORS), cycle(canvas.MARKERS)):
         steps, losses = _table(name, records, ["step", "loss"]).dropna().to_numpy().T
