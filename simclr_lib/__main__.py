@@ -3,7 +3,10 @@
 import argparse
 import ast
 import json
+import os
 from collections.abc import Callable
+from contextlib import ExitStack
+from importlib.util import find_spec
 from pathlib import Path
 
 from simclr_lib.engine.checks import require
@@ -123,11 +126,18 @@ def _explore(options: argparse.Namespace) -> None:
     from simclr_lib.evaluation.columns import Columns
     from simclr_lib.log.explorer import write_explorer, write_parquet
 
-    runs, root = [Run.open(path) for path in options.run_dir], options.data_root
-    with one_writer(runs[0].path):
+    runs, root, table = [Run.open(path) for path in options.run_dir], options.data_root, options.parquet
+    installed = not table or find_spec("pyarrow")
+    require(installed, "--parquet", "pyarrow, which writes it", "none", "pip install 'simclr-lib[parquet]'")
+    first, writable = runs[0].path, {run.path for run in runs if os.access(run.path, os.W_OK)}
+    kept = table or first in writable
+    require(kept, "explore.html", "a run that can be written", first, "copy it, or write a table: --parquet FILE")
+    with ExitStack() as locks:
+        for path in writable:  # in the others nothing can be kept
+            locks.enter_context(one_writer(path))
         columns = Columns(runs, **({"root": root} if root else {}))
-        done = write_parquet(columns, options.parquet) if options.parquet else write_explorer(columns)
-    say(f"To walk through the neighbours, open {done}")
+        done = write_parquet(columns, table) if table else write_explorer(columns)
+    say(f"The table was written to {done}" if table else f"To walk through the neighbours, open {done}")
 
 
 def _execute(execute: Callable[..., Path], *arguments: object) -> None:

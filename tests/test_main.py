@@ -11,6 +11,7 @@ import pytest
 
 from simclr_lib import Run, RunConfig
 from simclr_lib.__main__ import main
+from simclr_lib.engine import lock
 
 TINY = {"norm": "group", "blur": False, "limit_images": 32, "batch_size": 16, "epochs": 2, "device": "cpu"}
 
@@ -132,6 +133,47 @@ def test_a_run_of_a_notebook_is_resumed_by_executing_it(config, tmp_path, monkey
     main(["resume", "runs/a", "--changed-notebook"])
     assert taken == [(tmp_path / "runs/a", {"device": "cpu"}, False), (tmp_path / "runs/a", {}, True)]
     assert str(tmp_path / "runs/a/report.html") in capsys.readouterr().out
+
+
+@pytest.fixture
+def exploring(config, tmp_path, monkeypatch) -> list[set[str]]:
+    """The runs a and b; and, of each time that images are embedded, the names of the directories that are locked."""
+    for name in "ab":
+        Run.start(tmp_path / "runs" / name, RunConfig(**TINY))
+    locked = []
+
+    def embed(runs: list[Run], **options: object) -> None:
+        locked.append({folder.name for folder in lock.held})
+
+    # First of all what imports the explorer, which keeps the real columns.
+    monkeypatch.setattr("simclr_lib.log.explorer.write_explorer", lambda columns: "explore.html")
+    monkeypatch.setattr("simclr_lib.log.explorer.write_parquet", lambda columns, file: file)
+    monkeypatch.setattr("simclr_lib.evaluation.columns.Columns", embed)
+    return locked
+
+
+def test_explore_is_the_one_writer_of_every_run(exploring, capsys):
+    main(["explore", "runs/a", "runs/b", "runs/a"])
+    assert exploring == [{"a", "b"}]
+    assert capsys.readouterr().out == "To walk through the neighbours, open explore.html\n"
+    assert not lock.held
+
+
+def test_explore_reads_what_it_cannot_write_but_for_its_own_page(exploring, monkeypatch, capsys):
+    monkeypatch.setattr(os, "access", lambda path, mode: path.name != "a")
+    main(["explore", "runs/a", "--parquet", "table.parquet"])
+    main(["explore", "runs/b", "runs/a"])
+    assert exploring == [set(), {"b"}]
+    assert "The table was written to table.parquet\n" in capsys.readouterr().out
+    error = refusal(["explore", "runs/a"], capsys)
+    assert "runs/a; copy it, or write a table: --parquet FILE" in error
+    assert error.startswith("error: explore.html: expected a run that can be written, got /")
+
+
+def test_what_a_table_needs_is_asked_before_images_are_embedded(exploring, monkeypatch, capsys):
+    monkeypatch.setattr("simclr_lib.__main__.find_spec", lambda name: None)
+    assert "pip install 'simclr-lib[parquet]'" in refusal(["explore", "runs/a", "--parquet", "t.parquet"], capsys)
+    assert exploring == []
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,6 @@ import os
 import time
 import zlib
 from dataclasses import replace
-from importlib.util import find_spec
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -110,11 +109,8 @@ def write_parquet(columns: Columns, file: str | Path) -> Path:
 
     id, file and label; "image", a dictionary with the bytes of a PNG; projection_x and projection_y, its place on the
     map; and by the last column "neighbors", by the others "neighbors by <column>": a dictionary with "ids", which are
-    rows of this table from 0, the nearest first, and "distances", 1 - cosine similarity.
-
-    Raises ValueError where pyarrow is not installed.
+    rows of this table from 0, the nearest first, and "distances", 1 - cosine similarity. It needs pyarrow.
     """
-    require(find_spec("pyarrow"), "--parquet", "pyarrow, which writes it", "none", "pip install 'simclr-lib[parquet]'")
     file, images, places = user_path(file, "parquet"), columns.images, columns.places
     names = images.paths or [f"{id}.png" for id in images.ids.tolist()]
     labels = [[*images.class_names, None][label] for label in images.labels.tolist()]

@@ -413,7 +413,7 @@ def test_the_command_line_writes_the_file_and_the_table(run, tmp_path, monkeypat
     assert str(tmp_path / "run/explore.html") in capsys.readouterr().out
     main(["explore", str(tmp_path / "run"), "--parquet", str(tmp_path / "table.parquet")])
     assert str(tmp_path / "table.parquet") in capsys.readouterr().out
-    monkeypatch.setattr(explorer, "find_spec", lambda name: None)
+    monkeypatch.setattr("simclr_lib.__main__.find_spec", lambda name: None)
     with pytest.raises(SystemExit):
         main(["explore", str(tmp_path / "run"), "--parquet", str(tmp_path / "no.parquet")])
     assert "pip install 'simclr-lib[parquet]'" in capsys.readouterr().err
