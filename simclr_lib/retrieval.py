@@ -5,8 +5,6 @@ float32 finds candidates, float64 ranks them, and an error bound proves that non
 Shapes: Q queries, N gallery rows, D their width, k neighbours, T queries in a tile, C candidates of each.
 """
 
-import math
-
 import torch
 from torch import Tensor
 
@@ -65,7 +63,7 @@ def _scaled(name: str, rows: Tensor, similarity: str) -> tuple[Tensor, float]:
     require(not bad, name, "finite rows", f"NaN, infinity or an overflow in rows {bad[:3]}", "leave them out")
     if similarity == "cosine":
         return rows / norms.where(norms > 0, 1.0), 1.0
-    scale = 2.0 ** math.frexp(norms.max().item())[1]
+    scale = 2.0 ** norms.max().frexp().exponent.item()
     return rows / scale, scale
 
 

@@ -2,8 +2,6 @@
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import accumulate
-from statistics import fmean
 
 import numpy as np
 
@@ -20,12 +18,12 @@ def curves(run: Run) -> list[dict]:
     records = sorted(read_records(run.path / "metrics.jsonl"), key=lambda record: record["step"])
     steps, epochs, health = ([r for r in records if r["kind"] == kind] for kind in ("step", "epoch", "health"))
     ends = [0, *(record["step"] + 1 for record in epochs)]  # of the epochs, in steps
-    seconds = [0, *accumulate(record["seconds"] for record in epochs)]
+    seconds = np.cumsum([0, *(record["seconds"] for record in epochs)])
     stages = {**run.summary.get("over_training", {}).get("scores", {})}
     stages.pop("chance", None)
     at_end = dict.fromkeys(("trained encoder", "after training", "last checkpoint"), len(epochs))
     after = [int(re.sub(r"\D", "", name) or at_end.get(name, 0)) for name in stages]  # "after 20 epochs", "untrained"
-    snapshots = [{metric: fmean(values) for metric, values in scores.items()} for scores in stages.values()]
+    snapshots = [{metric: np.mean(values) for metric, values in scores.items()} for scores in stages.values()]
     places = [[r["step"] + 1 for r in steps], [r["step"] for r in health], np.interp(after, range(len(ends)), ends)]
     found = []
     for group, at in zip((steps, health, snapshots), places, strict=True):

@@ -11,7 +11,6 @@ import json
 import os
 import re
 import shlex
-from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.resources import files
 from pathlib import Path
@@ -150,7 +149,7 @@ def in_words(value: object) -> str:
     return "" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def score(values: Sequence[float]) -> str:
+def score(values: list[float] | None) -> str:
     """The mean of some scores, and their deviation where there are several; nothing where there is none."""
     deviation = f" ± {pstdev(values):.4f}" if values and len(values) > 1 else ""
     return f"{fmean(values):.4f}{deviation}" if values else ""
