@@ -9,9 +9,7 @@ import json
 import logging
 import os
 import re
-import shutil
 from collections.abc import Mapping
-from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
@@ -88,8 +86,7 @@ def run_notebook(
 def resume_notebook(run_dir: Path, parameters: Mapping[str, object], changed: bool = False) -> Path:
     """Execute the notebook of a run again, with the parameters that it had and those that are given: `run_notebook`."""
     record = read_json(run_dir / RECORD)
-    notebook = project_root() / record["notebook"]
-    return run_notebook(notebook, {**record["parameters"], **parameters}, run_dir, changed)
+    return run_notebook(project_root() / record["notebook"], {**record["parameters"], **parameters}, run_dir, changed)
 
 
 def record_notebook(run_dir: Path, notebook: Path, parameters: Mapping[str, object], changed: bool = False) -> None:
@@ -123,7 +120,7 @@ def file_report(notebook: str | Path) -> Path:
     require(told, "notebook", "one that was executed and printed its run directory", notebook, "execute it")
     run_dir = require_writable(project_root() / told[1].strip())
     with one_writer(run_dir):
-        shutil.copy(notebook, run_dir / "report.ipynb")
+        (run_dir / "report.ipynb").write_bytes(notebook.read_bytes())
         write_page(run_dir / "report.ipynb")
     return run_dir
 
@@ -136,10 +133,9 @@ def report_of(run_dir: Path) -> Path | None:
 def page_of(report: Path) -> Path:
     """The page of an executed notebook, which is written unless there is one that is newer and begins as ours do."""
     page, (_, beginning) = report.with_suffix(".html"), _exporter()
-    with suppress(FileNotFoundError), open(page, encoding="utf-8") as file:
-        if page.stat().st_mtime >= report.stat().st_mtime and file.read(len(beginning)) == beginning:
-            return page
-    return write_page(report)
+    newer = page.exists() and page.stat().st_mtime >= report.stat().st_mtime
+    ours = newer and page.read_text("utf-8", errors="replace").startswith(beginning)
+    return page if ours else write_page(report)
 
 
 def write_page(notebook: str | Path) -> Path:
