@@ -9,10 +9,13 @@ from contextlib import ExitStack
 from importlib.util import find_spec
 from pathlib import Path
 
+from simclr_lib import Run
 from simclr_lib.engine.checks import require
 from simclr_lib.engine.launcher import ProcessFailedError
+from simclr_lib.engine.lock import one_writer
 from simclr_lib.engine.paths import project_root, read_json, user_path
 from simclr_lib.engine.progress import say
+from simclr_lib.log import listing
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -109,8 +112,6 @@ def _file(options: argparse.Namespace) -> None:
 
 
 def _score(options: argparse.Namespace) -> None:
-    from simclr_lib import Run
-    from simclr_lib.engine.lock import one_writer
     from simclr_lib.log.sections import show_all
 
     run = Run.open(options.run_dir)
@@ -121,8 +122,6 @@ def _score(options: argparse.Namespace) -> None:
 
 
 def _explore(options: argparse.Namespace) -> None:
-    from simclr_lib import Run
-    from simclr_lib.engine.lock import one_writer
     from simclr_lib.evaluation.columns import Columns
     from simclr_lib.log.explorer import write_explorer, write_parquet
 
@@ -154,17 +153,13 @@ def _execute(execute: Callable[..., Path], *arguments: object) -> None:
 
 
 def _list(options: argparse.Namespace) -> None:
-    from simclr_lib.log.listing import lines, list_runs
-
-    rows = list_runs(_folder(options), options.where, options.sort)
+    rows = listing.list_runs(_folder(options), options.where, options.sort)
     rows = json.loads(json.dumps(rows), parse_constant=lambda name: None)  # NaN, which is no JSON
-    say(json.dumps(rows, indent=1) if options.json else "\n".join(lines(rows)))
+    say(json.dumps(rows, indent=1) if options.json else "\n".join(listing.lines(rows)))
 
 
 def _best(options: argparse.Namespace) -> None:
-    from simclr_lib.log.listing import best, list_runs
-
-    row, images = best(list_runs(_folder(options), options.where), options.metric)
+    row, images = listing.best(listing.list_runs(_folder(options), options.where), options.metric)
     say(f"{row['run']}  {options.metric} {row[options.metric]:.4f}, selected on {images}")
 
 
