@@ -166,8 +166,7 @@ def _best(options: argparse.Namespace) -> None:
 def _pages(options: argparse.Namespace) -> None:
     from simclr_lib.log.pages import write_pages
 
-    if not options.runs:
-        _folder(options).mkdir(exist_ok=True)  # before the first run, the page says how to make one
+    _folder(options).mkdir(exist_ok=True)  # before the first run, the page says how to make one
     print(f"To browse and compare all runs, open {write_pages(_folder(options))}")
 
 

@@ -66,9 +66,9 @@ def _is_fresh(folder: Path, row: dict, library: float) -> bool:
     """Whether the page of a run is newer than all that it shows, and than the code, last changed at `library`."""
     run_dir = folder / row["run"]
     newest = max(library, _changed(*run_dir.iterdir(), run_dir.parent / "report.ipynb"))  # see `report_of`
-    settled = row["state"] not in ("running", "died")  # that a run has died changes no file
     written = [folder / f"pages/{row['run']}.html", folder / f"assets/runs/{row['run']}.js"]
-    return settled and all(_changed(file) > newest for file in written)
+    # That a run has died changes no file.
+    return row["state"] not in ("running", "died") and all(_changed(file) > newest for file in written)
 
 
 def _write_run(folder: Path, row: dict) -> dict:
