@@ -5,7 +5,6 @@ import ast
 import json
 import os
 from collections.abc import Callable
-from contextlib import ExitStack
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -125,17 +124,13 @@ def _explore(options: argparse.Namespace) -> None:
     from simclr_lib.evaluation.columns import Columns
     from simclr_lib.log.explorer import write_explorer, write_parquet
 
-    runs, root, table = [Run.open(path) for path in options.run_dir], options.data_root, options.parquet
-    installed = not table or find_spec("pyarrow")
+    runs, table = [Run.open(path) for path in options.run_dir], options.parquet
+    installed, page = not table or find_spec("pyarrow"), f"{runs[0].path}/explore.html"
     require(installed, "--parquet", "pyarrow, which writes it", "none", "pip install 'simclr-lib[parquet]'")
-    first, writable = runs[0].path, {run.path for run in runs if os.access(run.path, os.W_OK)}
-    kept = table or first in writable
-    require(kept, "explore.html", "a run that can be written", first, "copy it, or write a table: --parquet FILE")
-    with ExitStack() as locks:
-        for path in writable:  # in the others nothing can be kept
-            locks.enter_context(one_writer(path))
-        columns = Columns(runs, **({"root": root} if root else {}))
-        done = write_parquet(columns, table) if table else write_explorer(columns)
+    remedy = "copy the run, or write a table: --parquet FILE"
+    require(table or os.access(runs[0].path, os.W_OK), page, "a folder that can be written", "another", remedy)
+    columns = Columns(runs, **({"root": options.data_root} if options.data_root else {}))
+    done = write_parquet(columns, table) if table else write_explorer(columns)
     say(f"The table was written to {done}" if table else f"To walk through the neighbours, open {done}")
 
 

@@ -136,38 +136,36 @@ def test_a_run_of_a_notebook_is_resumed_by_executing_it(config, tmp_path, monkey
 
 
 @pytest.fixture
-def exploring(config, tmp_path, monkeypatch) -> list[set[str]]:
-    """The runs a and b; and, of each time that images are embedded, the names of the directories that are locked."""
+def exploring(config, tmp_path, monkeypatch) -> list[list[str]]:
+    """The runs a and b; and, of each time that images are embedded, the names of the runs."""
     for name in "ab":
         Run.start(tmp_path / "runs" / name, RunConfig(**TINY))
-    locked = []
-
-    def embed(runs: list[Run], **options: object) -> None:
-        locked.append({folder.name for folder in lock.held})
-
+    explored = []
     # First of all what imports the explorer, which keeps the real columns.
     monkeypatch.setattr("simclr_lib.log.explorer.write_explorer", lambda columns: "explore.html")
     monkeypatch.setattr("simclr_lib.log.explorer.write_parquet", lambda columns, file: file)
-    monkeypatch.setattr("simclr_lib.evaluation.columns.Columns", embed)
-    return locked
+    monkeypatch.setattr(
+        "simclr_lib.evaluation.columns.Columns", lambda runs, **_: explored.append([run.path.name for run in runs])
+    )
+    return explored
 
 
-def test_explore_is_the_one_writer_of_every_run(exploring, capsys):
-    main(["explore", "runs/a", "runs/b", "runs/a"])
-    assert exploring == [{"a", "b"}]
+def test_runs_are_explored_while_one_is_trained(exploring, tmp_path, capsys):
+    with lock.one_writer(tmp_path / "runs/b"):  # what is written is whole, or not there
+        main(["explore", "runs/a", "runs/b"])
+    assert exploring == [["a", "b"]]
     assert capsys.readouterr().out == "To walk through the neighbours, open explore.html\n"
-    assert not lock.held
 
 
 def test_explore_reads_what_it_cannot_write_but_for_its_own_page(exploring, monkeypatch, capsys):
     monkeypatch.setattr(os, "access", lambda path, mode: path.name != "a")
     main(["explore", "runs/a", "--parquet", "table.parquet"])
     main(["explore", "runs/b", "runs/a"])
-    assert exploring == [set(), {"b"}]
+    assert exploring == [["a"], ["b", "a"]]
     assert "The table was written to table.parquet\n" in capsys.readouterr().out
     error = refusal(["explore", "runs/a"], capsys)
-    assert "runs/a; copy it, or write a table: --parquet FILE" in error
-    assert error.startswith("error: explore.html: expected a run that can be written, got /")
+    assert "runs/a/explore.html: expected a folder that can be written" in error
+    assert "copy the run, or write a table: --parquet FILE" in error
 
 
 def test_what_a_table_needs_is_asked_before_images_are_embedded(exploring, monkeypatch, capsys):
