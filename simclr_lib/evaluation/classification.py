@@ -10,10 +10,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 import torch
-from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import GridSearchCV, train_test_split
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
@@ -55,11 +51,14 @@ def linear_probe(train_h: Tensor, train_y: Tensor, test_h: Tensor, test_y: Tenso
     Raises:
         ValueError: if lengths differ, a label is missing (-1), or too few images or classes are there to fit.
     """
+    from sklearn import linear_model, model_selection, pipeline, preprocessing  # slow to import
+
     for name, h, y in (("train", train_h, train_y), ("test", test_h, test_y)):
         labelled = len(h) == len(y) > 0 and y.min() >= 0
         require(labelled, f"{name}_y", f"a label of at least 0 for each of the {len(h)} embeddings", y)
-    classifier = make_pipeline(StandardScaler(), LogisticRegression(max_iter=500))
-    search = GridSearchCV(classifier, INVERSE_REGULARIZATIONS, cv=[hold_out(train_y)], error_score="raise")
+    classifier = pipeline.make_pipeline(preprocessing.StandardScaler(), linear_model.LogisticRegression(max_iter=500))
+    options = dict(cv=[hold_out(train_y)], error_score="raise")
+    search = model_selection.GridSearchCV(classifier, INVERSE_REGULARIZATIONS, **options)
     with threadpool_limits(1):  # threads wait for one another longer than these products take: 5 s became 28 on 2 cores
         predicted = torch.from_numpy(search.fit(train_h.numpy(), train_y.numpy()).predict(test_h.numpy()))
     return ProbeResult(*accuracy(predicted, test_y), *search.best_params_.values())
@@ -70,6 +69,8 @@ def hold_out(labels: Tensor) -> tuple[np.ndarray, np.ndarray]:
 
     Raises ValueError where there are not two classes to fit; worth asking before training.
     """
+    from sklearn.model_selection import train_test_split
+
     fit, held = train_test_split(np.arange(len(labels)), test_size=0.1, random_state=0)
     several = len(labels[fit].unique()) >= 2
     require(several, "labels", f"two classes in nine tenths of the {len(labels)} training images", "one", "add some")

@@ -11,9 +11,6 @@ from functools import cached_property
 import numpy as np
 import torch
 import torch.nn.functional as F
-from sklearn.decomposition import PCA
-from sklearn.manifold import TSNE
-from sklearn.neighbors import KNeighborsRegressor
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
@@ -119,15 +116,17 @@ class Columns:
 
 
 def _map(h: Tensor) -> np.ndarray:
+    from sklearn import decomposition, manifold, neighbors  # slow to import
+
     unit, n = F.normalize(h).numpy(), min(len(h), LANDMARKS)
     if np.ptp(unit, axis=0).max() < 1e-6:  # a collapsed encoder
         return np.zeros((len(h), 2))
-    parts = PCA(min(50, *h.shape), random_state=0).fit_transform(unit)
+    parts = decomposition.PCA(min(50, *h.shape), random_state=0).fit_transform(unit)
     some = permutation(len(h), seed=0)[:n].numpy()
-    method = TSNE(init="pca", random_state=0, max_iter=500, perplexity=min(30, (n - 1) / 3))
+    method = manifold.TSNE(init="pca", random_state=0, max_iter=500, perplexity=min(30, (n - 1) / 3))
     with threadpool_limits(1):  # several are hardly faster, and beside other work wait for one another
         placed = method.fit_transform(parts[some])
-    places = KNeighborsRegressor(min(5, n), weights="distance").fit(parts[some], placed).predict(parts)
+    places = neighbors.KNeighborsRegressor(min(5, n), weights="distance").fit(parts[some], placed).predict(parts)
     return (places - places.min(0)) / np.ptp(places, axis=0).clip(min=1e-9)
 
 

@@ -6,9 +6,10 @@ N images, P projection dimensions, D embedding dimensions, B palette bins.
 
 import math
 
+import numpy as np
+import pandas as pd
 import torch
 import torch.nn.functional as F
-from scipy.stats import spearmanr
 from torch import Tensor
 from torchvision.transforms.functional import convert_image_dtype
 
@@ -114,7 +115,8 @@ def color_reading(h: Tensor, palette: Tensor, k: int = 5) -> dict[str, float]:
     near, nearest = (by_color.gather(1, table.topk(min(k, len(h) - 1)).indices).mean() for table in to_others)
     flat = by_h[i, j].std() < 1e-9 or by_color[i, j].std() < 1e-9
     agreement = 0.0 if flat or nearest - random < 1e-9 else ((near - random) / (nearest - random)).item()
-    following = 0.0 if flat else float(spearmanr(by_h[i, j], by_color[i, j]).statistic)
+    ranks = pd.DataFrame(torch.stack([by_h[i, j], by_color[i, j]], dim=1).numpy()).rank()
+    following = 0.0 if flat else float(np.corrcoef(ranks, rowvar=False)[0, 1])
     return {"color_agreement": agreement, "color_following": following}
 
 

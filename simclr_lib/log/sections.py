@@ -79,7 +79,6 @@ def derived(config: RunConfig, images: ImageSet) -> dict[str, str]:
     steps, warmup, version = config.steps_per_epoch(len(rows)), config.warmup_steps(len(rows)), environment.commit()
     each, area = config.batch_size // config.processes, "{:.0%} to {:.0%}".format(*config.crop_area)
     at_a_time = images_at_a_time(config, each, choose_device(config.device)) or "as many as fit"
-    chosen = [f"{name} = {value!r}" for name, value in config.chosen().items()]
     return {
         "images": f"{len(rows):,} of {config.dataset} ({config.split}), kept at {images.images.shape[-1]} px",
         "classes": class_sizes(images),
@@ -93,7 +92,7 @@ def derived(config: RunConfig, images: ImageSet) -> dict[str, str]:
         f"{config.chance_loss:.3f} = ln(2 x batch - 1)",
         "device": f"{device_name(choose_device(config.device))}, {config.precision}",
         "commit": f"{version['commit']}{' and uncommitted changes' * bool(version['dirty'])}",
-        "set here": ", ".join(chosen) + "; all else by default",
+        "set here": ", ".join(f"{name} = {value!r}" for name, value in config.chosen().items()),
     }
 
 

@@ -71,7 +71,7 @@ def test_what_was_searched_once_is_read_again_and_other_images_are_searched_anew
     assert torch.equal(fewer.nearest[RAW]["h cosine"][0], kept[RAW]["h cosine"][0][:, :2])
     assert others.nearest[RAW]["h cosine"][0].shape == (21, 4)
     monkeypatch.setattr("simclr_lib.evaluation.columns.top_k_neighbors", None)
-    monkeypatch.setattr("simclr_lib.evaluation.columns.TSNE", None)
+    monkeypatch.setattr("simclr_lib.evaluation.columns._map", None)
     again = Columns([trained_for_three], k=4, limit=20)
     for name, of in again.nearest.items():
         for kind, tables in of.items():
