@@ -16,13 +16,13 @@ function make(tag, { data = {}, ...properties } = {}, ...children) {
   return made;
 }
 
-/** What a page holds as base64, and a widget as it is. */
+// What a page holds as base64, and a widget as it is.
 function bytes(value) {
   if (typeof value === "string") return Uint8Array.from(atob(value), (sign) => sign.charCodeAt(0));
   return new Uint8Array(value.buffer, value.byteOffset, value.byteLength);
 }
 
-/** Whole numbers of 32 bits, of which all lowest bytes come first, then all of the next, and so on. */
+// Whole numbers of 32 bits, of which all lowest bytes come first, then all of the next, and so on.
 async function unpack(packed) {
   const stream = new Blob([bytes(packed)]).stream().pipeThrough(new DecompressionStream("deflate"));
   const planes = new Uint8Array(await new Response(stream).arrayBuffer());
@@ -87,7 +87,7 @@ async function render({ model, el }) {
     if (addressed && walk) location.hash = address();
     else if (addressed) history.replaceState(null, "", address());
     if ("selected" in changes) model.set("selected", [...selection()]), model.save_changes();
-    return show(changes);
+    return show();
   }
   function read() {
     const given = Object.fromEntries(new URLSearchParams(location.hash.slice(1)));
@@ -158,19 +158,15 @@ async function render({ model, el }) {
 
   // The wall: groups of images, each under a heading.
   let groups = [], order = [], cursor = 0, view = { x: 0, y: 0, zoom: 1 }, frame = null, color = () => "gray";
-  const cell = within(side, 32, 64) + 2 * MARGIN, context = canvas.getContext("2d");
+  let width = 0, height = 0; // of the wall
+  const cell = within(side, 32, 64) + 2 * MARGIN, context = canvas.getContext("2d"), left = [], top = []; // by position
   const mapped = () => state.wall === "map" && state.of === null;
-  const across = () => Math.max(1, Math.floor((wall.clientWidth - MARGIN) / cell));
-  const heightOf = ({ members }) => HEADING + Math.ceil(members.length / across()) * cell;
+  const across = () => Math.max(1, Math.floor((width - MARGIN) / cell));
   async function arrange() {
     const table = await chosenTable(), found = range(n).map((i) => hits(table, i)), behind = state.of !== null;
     const leads = (i) => labels[i] === state.of && nearest(table, i).some((j) => labels[j] === state.among);
-    const byHits = state.wall === "precision" && !behind, parts = new Map();
-    for (const i of behind ? range(n).filter(leads) : range(n)) {
-      const key = byHits ? found[i] : labels[i];
-      if (!parts.has(key)) parts.set(key, []);
-      parts.get(key).push(i);
-    }
+    const byHits = state.wall === "precision" && !behind;
+    const parts = Map.groupBy(range(n).filter((i) => !behind || leads(i)), (i) => (byHits ? found[i] : labels[i]));
     groups = [...parts].sort(([a], [b]) => a - b).map(([key, members]) => {
       const precision = members.reduce((sum, i) => sum + found[i], 0) / members.length / state.k;
       const title = byHits ? `${key} of ${state.k} neighbours are of the class`
@@ -193,35 +189,42 @@ async function render({ model, el }) {
       [make("span", { style: `color: ${tone(value)}`, textContent: "■ " }), `${value}  `]);
     legend.replaceChildren(...keys, scaled || known.length < 13 ? "" : `and ${known.length - 12} others`);
   }
-  /** Calls visit(position, x, y, size) for each image in view, and title(text, y) for each heading. */
-  function inView(visit, title = () => {}) {
-    const { clientWidth: width, clientHeight: height } = wall;
-    if (mapped()) {
-      const size = within(5 * view.zoom, 4, side);
-      for (const i of order) {
-        const x = 20 + ((places[2 * i] / 65535) * (width - 40) + view.x) * view.zoom;
-        const y = 20 + ((places[2 * i + 1] / 65535) * (height - 40) + view.y) * view.zoom;
-        if (x > -size && y > -size && x < width && y < height) visit(i, x, y, size);
-      }
-      return;
-    }
-    let top = -wall.scrollTop;
+  // Gives each image its place on the wall: group by group, each under its heading.
+  function settle() {
+    ({ clientWidth: width, clientHeight: height } = wall);
+    let below = 0;
     for (const group of groups) {
-      const start = Math.max(0, Math.floor(-(top + HEADING) / cell)) * across();
-      const end = Math.max(0, Math.ceil((height - top - HEADING) / cell)) * across();
-      if (top + heightOf(group) > 0 && top < height) title(group.title, top + 17);
-      group.members.slice(start, end).forEach((i, shift) => visit(i, MARGIN + ((start + shift) % across()) * cell,
-        top + HEADING + Math.floor((start + shift) / across()) * cell, cell - 2 * MARGIN));
-      top += heightOf(group);
+      group.top = below;
+      group.members.forEach((i, shift) => {
+        left[i] = MARGIN + (shift % across()) * cell;
+        top[i] = below + HEADING + Math.floor(shift / across()) * cell;
+      });
+      below += HEADING + Math.ceil(group.members.length / across()) * cell;
+    }
+    spacer.style.height = `${mapped() || canvas.hidden ? 0 : Math.max(0, below - height)}px`;
+    draw();
+  }
+  // Where an image is to be seen, in pixels from the upper left of the wall, and how large.
+  function spot(i) {
+    if (!mapped()) return [left[i], top[i] - wall.scrollTop, cell - 2 * MARGIN];
+    const x = 20 + ((places[2 * i] / 65535) * (width - 40) + view.x) * view.zoom;
+    const y = 20 + ((places[2 * i + 1] / 65535) * (height - 40) + view.y) * view.zoom;
+    return [x, y, within(5 * view.zoom, 4, side)];
+  }
+  function inView(visit) {
+    for (const i of order) {
+      const [x, y, size] = spot(i);
+      if (x > -size && y > -size && x < width && y < height) visit(i, x, y, size);
     }
   }
   function draw() {
-    const { clientWidth: width, clientHeight: height } = wall, dense = window.devicePixelRatio || 1;
+    const dense = window.devicePixelRatio || 1, marked = selection(), opened = position(), last = [];
     Object.assign(canvas, { width: width * dense, height: height * dense });
     Object.assign(canvas.style, { width: `${width}px`, height: `${height}px` });
     context.scale(dense, dense);
     context.font = "600 13px system-ui, sans-serif";
-    const marked = selection(), opened = position(), last = [];
+    context.fillStyle = getComputedStyle(wall).color;
+    if (!mapped()) for (const group of groups) context.fillText(group.title, MARGIN, group.top + 17 - wall.scrollTop);
     inView((i, x, y, size) => {
       context.fillStyle = color(i);
       if (size < 8) context.fillRect(x, y, size, size);
@@ -232,7 +235,7 @@ async function render({ model, el }) {
       }
       const tone = i === opened ? OPEN : marked.has(ids[i]) ? MARKED : i === order[cursor] ? CURSOR : null;
       if (tone) last.push([tone, x, y, size]);
-    }, (title, y) => Object.assign(context, { fillStyle: getComputedStyle(wall).color }).fillText(title, MARGIN, y));
+    });
     for (const [strokeStyle, x, y, size] of last) // on top of all others
       Object.assign(context, { strokeStyle, lineWidth: 3 }).strokeRect(x - 1, y - 1, size + 2, size + 2);
   }
@@ -248,16 +251,10 @@ async function render({ model, el }) {
   function move(by) {
     cursor = within(cursor + by, 0, order.length - 1);
     told.textContent = called(order[cursor]);
-    let top = 0, before = 0;
-    for (const group of groups) {
-      if (cursor < before + group.members.length) break;
-      before += group.members.length, top += heightOf(group);
-    }
-    top += HEADING + Math.floor((cursor - before) / across()) * cell;
-    wall.scrollTop = within(wall.scrollTop, top + cell - wall.clientHeight, top - HEADING);
+    wall.scrollTop = within(wall.scrollTop, top[order[cursor]] + cell - height, top[order[cursor]] - HEADING);
     later();
   }
-  function zoom(factor, x = wall.clientWidth / 2, y = wall.clientHeight / 2) {
+  function zoom(factor, x = width / 2, y = height / 2) {
     const next = within(view.zoom * factor, 0.8, 60), shift = 1 / next - 1 / view.zoom;
     view = { x: view.x + (x - 20) * shift, y: view.y + (y - 20) * shift, zoom: next };
     later();
@@ -292,7 +289,7 @@ async function render({ model, el }) {
   });
   canvas.onpointerup = canvas.onpointerleave = () => { held = null; };
 
-  /** Which classes the neighbours of each class are of, in percent; a cell leads to the images behind it. */
+  // Which classes the neighbours of each class are of, in percent; a cell leads to the images behind it.
   async function confusions() {
     const asked = address(), table = await chosenTable();
     if (asked !== address()) return; // something else was chosen meanwhile
@@ -369,29 +366,27 @@ async function render({ model, el }) {
   }
   for (const type of ["mouseover", "mouseout", "focusin", "focusout"]) lists.addEventListener(type, alike);
 
-  const ARRANGES = ["wall", "by", "of", "k", "layer", "similarity", "color"];
-  async function show(changes = state) {
+  let drawn = {}; // what was chosen when it was shown last
+  async function show() {
+    const changed = (...names) => names.some((name) => state[name] !== drawn[name]);
+    const arranged = changed("wall", "by", "of", "among", "k", "layer", "similarity", "color");
+    drawn = { ...state };
     for (const id in selects) selects[id].value = state[id];
     for (const box of boxes) box.checked = state.columns.split("|").includes(box.value);
     k.value = state.k, kept.textContent = ` ${state.k}`, none.disabled = !state.selected;
     const tabled = state.wall === "confusions" && state.of === null;
     canvas.hidden = tabled, confused.hidden = !tabled, wall.classList.toggle("map", mapped());
-    if (ARRANGES.some((name) => name in changes)) await (tabled ? confusions() : arrange());
+    if (arranged) await (tabled ? confusions() : arrange());
     all.textContent = `Select ${order.length.toLocaleString("en")}`;
     await detail();
     settle();
-  }
-  function settle() {
-    const rows = mapped() || canvas.hidden ? 0 : groups.reduce((sum, group) => sum + heightOf(group), 0);
-    spacer.style.height = `${Math.max(0, rows - wall.clientHeight)}px`;
-    draw();
   }
   const watch = new ResizeObserver(settle);
   watch.observe(wall);
 
   function takeSelected() {
     state.selected = model.get("selected").join(".");
-    return show({});
+    return show();
   }
   function answer() {
     told.textContent = model.get("query").error ?? "";
