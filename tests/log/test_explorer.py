@@ -204,16 +204,19 @@ def of_wall(view) -> list[int]:
     return [int(re.match(r"no\. (\d+),", words)[1]) for words in found[:-1]]
 
 
+def assert_worst_first(view, columns: Columns, name: str) -> None:
+    ids, labels, near = columns.images.ids.tolist(), columns.images.labels, columns.nearest[name]["h cosine"][0][:, :10]
+    hits = dict(zip(ids, (labels[near] == labels[:, None]).sum(1).tolist(), strict=True))
+    assert of_wall(view) == sorted(ids, key=lambda id: hits[id])
+
+
 @pytest.mark.child
 def test_the_wall_is_by_class_or_worst_first(columns, page, visit):
     view = start(visit, page, "#by=after+1+epoch")
-    ids, labels = columns.images.ids.tolist(), columns.images.labels
-    assert of_wall(view) == ids  # files lie class by class
+    assert of_wall(view) == columns.images.ids.tolist()  # files lie class by class
     view.locator("#wall").select_option("precision")
-    near = columns.nearest["after 1 epoch"]["h cosine"][0][:, :10]
-    hits = dict(zip(ids, (labels[near] == labels[:, None]).sum(1).tolist(), strict=True))
     wait(view, "explorer.state.wall === 'precision'")
-    assert of_wall(view) == sorted(ids, key=lambda id: hits[id])
+    assert_worst_first(view, columns, "after 1 epoch")
 
 
 @pytest.mark.child
@@ -232,6 +235,35 @@ def test_a_cell_of_the_confusions_leads_to_the_images_behind_it(columns, page, v
     wait(view, f"location.hash.includes('among={among}')")
     behind = ((labels == of) & (labels[near] == among).any(1)).nonzero()[:, 0]
     assert of_wall(view) == columns.images.ids[behind].tolist()
+
+
+# What is unpacked while `hold` is true waits until late[...]() is called.
+LATE = """() => { window.late = []; window.hold = true; window.unpack = Response.prototype.arrayBuffer;
+Response.prototype.arrayBuffer = async function () {
+  const unpacked = await unpack.call(this);
+  if (hold) await new Promise(go => late.push(go));
+  return unpacked; }; }"""
+
+
+@pytest.mark.child
+@pytest.mark.parametrize("wall", ["precision", "confusions"])
+def test_a_table_that_comes_late_is_not_shown(columns, page, visit, wall):
+    view = start(visit, page, f"#wall={wall}&image=5")
+    view.evaluate(LATE)
+    view.locator("#layer").select_option("z")  # whose tables are still packed
+    wait(view, "late.length >= 2")
+    view.evaluate("hold = false")
+    view.locator("#layer").select_option("h")
+    view.locator("#by").select_option("raw pixels")
+    wait(view, "explorer.state.by === 'raw pixels'")
+    view.evaluate("() => { late.forEach(go => go()); return new Promise(go => setTimeout(go, 200)); }")
+    assert column(view, "trained encoder") == expected(columns, "trained encoder", 5)
+    if wall == "precision":
+        return assert_worst_first(view, columns, "raw pixels")
+    near = columns.images.labels[columns.nearest["raw pixels"]["h cosine"][0][:, :10]]
+    for of in range(3):
+        shown = view.locator(f'[data-cell="{of},{of}"]').inner_text()
+        assert abs(float(shown) - 100 * (near[columns.images.labels == of] == of).float().mean()) <= 0.5
 
 
 @pytest.mark.child

@@ -50,6 +50,13 @@ async function render({ model, el }) {
   const selection = () => new Set(state.selected.split(".").filter(Boolean).map(Number).filter((id) => at.has(id)));
   const position = () => at.get(Number(state.image ?? NaN));
 
+  // Shows what is waited for, unless something else has been asked for in its place meanwhile.
+  const asked = {};
+  async function latest(part, waiting, show) {
+    const mine = (asked[part] = {}), found = await waiting;
+    if (asked[part] === mine) show(found);
+  }
+
   // Pictures. A sheet is decoded when the first of its pictures is shown.
   const perRow = Math.floor(SHEET / side), perSheet = perRow ** 2, sheets = {}, decoded = {};
   const decode = (picture) => createImageBitmap(new Blob([bytes(picture)]));
@@ -162,8 +169,8 @@ async function render({ model, el }) {
   const cell = within(side, 32, 64) + 2 * MARGIN, context = canvas.getContext("2d"), left = [], top = []; // by position
   const mapped = () => state.wall === "map" && state.of === null;
   const across = () => Math.max(1, Math.floor((width - MARGIN) / cell));
-  async function arrange() {
-    const table = await chosenTable(), found = range(n).map((i) => hits(table, i)), behind = state.of !== null;
+  function arrange(table) {
+    const found = range(n).map((i) => hits(table, i)), behind = state.of !== null;
     const leads = (i) => labels[i] === state.of && nearest(table, i).some((j) => labels[j] === state.among);
     const byHits = state.wall === "precision" && !behind;
     const parts = Map.groupBy(range(n).filter((i) => !behind || leads(i)), (i) => (byHits ? found[i] : labels[i]));
@@ -290,9 +297,7 @@ async function render({ model, el }) {
   canvas.onpointerup = canvas.onpointerleave = () => { held = null; };
 
   // Which classes the neighbours of each class are of, in percent; a cell leads to the images behind it.
-  async function confusions() {
-    const asked = address(), table = await chosenTable();
-    if (asked !== address()) return; // something else was chosen meanwhile
+  function confusions(table) {
     const counts = classes.map(() => new Int32Array(classes.length));
     for (let i = 0; i < n; i++) for (const j of nearest(table, i)) if (labels[i] >= 0) counts[labels[i]][labels[j]]++;
     const link = (of, among) => {
@@ -310,28 +315,31 @@ async function render({ model, el }) {
     const caption = `Of the ${state.k} neighbours of a class (a row), the percent that are of each class; ${state.by}`;
     confused.replaceChildren(make("table", {}, make("caption", { textContent: caption }),
       make("thead", {}, make("tr", {}, make("td"), ...headings("col"))), make("tbody", {}, ...rows)));
-    order = [], legend.replaceChildren();
+    groups = [], order = [], legend.replaceChildren();
   }
 
   // The image that is open, and its neighbours in every column that is chosen.
-  let turn = 0;
-  async function detail() {
-    const own = model.get("query"), query = state.image === "own" && own.found ? own : null;
-    const i = position(), mine = ++turn;
+  async function neighbours(column, i, query) { // the nearest first: a position and a similarity each
+    if (!query) {
+      const table = await tableOf(column);
+      return Array.from(nearest(table, i), (j, rank) => [j, table.similarity(i, rank)]);
+    }
+    const [near, similarities] = query.found[column.name][kindOf(column)];
+    return near.slice(0, state.k).map((j, rank) => [j, similarities[rank]]);
+  }
+  function detail() {
+    const own = model.get("query"), query = state.image === "own" && own.found ? own : null, i = position();
+    const chosen = columns.filter(({ name }) => state.columns.split("|").includes(name) && (query || i !== undefined));
     back.disabled = !trail.length, mark.disabled = i === undefined, all.hidden = !order.length;
     mark.textContent = selection().has(ids[i]) ? "Unselect" : "Select";
+    const found = Promise.all(chosen.map((column) => neighbours(column, i, query)));
+    return latest("image", found, (found) => fill(chosen, found, i, query));
+  }
+  function fill(chosen, found, i, query) {
     if (i === undefined && !query) {
       signs.textContent = "Open an image: click on it, or move to it and press Enter. Ctrl-click selects it.";
       return image.replaceChildren(), lists.replaceChildren();
     }
-    const chosen = columns.filter(({ name }) => state.columns.split("|").includes(name));
-    const found = await Promise.all(chosen.map(async (column) => {
-      const [near, similarities] = query ? query.found[column.name][kindOf(column)] : [];
-      if (query) return near.slice(0, state.k).map((j, rank) => [j, similarities[rank]]);
-      const table = await tableOf(column);
-      return Array.from(nearest(table, i), (j, rank) => [j, table.similarity(i, rank)]);
-    }));
-    if (mine !== turn) return; // another image was opened meanwhile
     const label = labels[i] ?? -1;
     const whole = query ? painted(decode(query.picture), [0, 0, side, side]) : picture(i);
     const lines = query ? [query.name, "an image of your own"] : [className(i), `no. ${ids[i]}`, names ? names[i] : ""];
@@ -376,7 +384,7 @@ async function render({ model, el }) {
     k.value = state.k, kept.textContent = ` ${state.k}`, none.disabled = !state.selected;
     const tabled = state.wall === "confusions" && state.of === null;
     canvas.hidden = tabled, confused.hidden = !tabled, wall.classList.toggle("map", mapped());
-    if (arranged) await (tabled ? confusions() : arrange());
+    if (arranged) await latest("wall", chosenTable(), tabled ? confusions : arrange);
     all.textContent = `Select ${order.length.toLocaleString("en")}`;
     await detail();
     settle();
