@@ -1,5 +1,6 @@
 """The explorer: what it shows in Chromium is what the run's own tables say, id by id; nothing leaves the page."""
 
+import base64
 import json
 import random
 import re
@@ -21,10 +22,11 @@ from simclr_lib.__main__ import main
 from simclr_lib.evaluation.columns import Columns
 from simclr_lib.evaluation.neighbors import record_neighbors
 from simclr_lib.log import explorer
-from simclr_lib.log.explorer import Explorer, explore, explore_views, write_explorer, write_parquet
+from simclr_lib.log.explorer import Explorer, collect, explore, explore_views, write_explorer, write_parquet
 from simclr_lib.log.report import write_page
 
 CLASSES = ["<img src=x onerror=alert(1)>", 'a & "b"', "cats"]
+OPENED = "document.querySelector('.image').innerText.split('\\n')"  # lines: the class, the number, the file
 STAGES = ["untrained encoder", "after 1 epoch", "after 2 epochs", "trained encoder"]
 
 
@@ -51,6 +53,32 @@ def columns(run) -> Columns:
 @pytest.fixture(scope="module")
 def page(columns) -> Path:
     return write_explorer(columns)
+
+
+WIDGET = """<!doctype html><meta charset="utf-8"><style>{style}</style><div id="cell" style="width: {width}px"></div>
+<p id="below">the next cell</p><script id="values" type="application/json">{values}</script>
+<script type="module">{script}
+const values = JSON.parse(document.getElementById("values").textContent), none = () => null;
+const model = {{ get: name => values[name], set: (name, value) => {{ values[name] = value; }}, save_changes: none,
+  on: none, off: none, send: none }};
+await render({{ model, el: document.getElementById("cell") }});
+window.values = values;</script>"""
+
+
+@pytest.fixture(scope="module")
+def widget(columns, tmp_path_factory):
+    """A function: widget(width) writes a page with the view as JupyterLab has it, in a cell so wide above another."""
+
+    def write(width: int) -> Path:
+        values = {**collect(columns), "selected": []}
+        data = json.dumps(values, default=lambda part: base64.b64encode(part).decode()).replace("<", "\\u003c")
+        style = explorer.EXPLORER.with_suffix(".css").read_text("utf-8")
+        file = tmp_path_factory.mktemp("widget") / "cell.html"
+        script = explorer.EXPLORER.read_text("utf-8")
+        file.write_text(WIDGET.format(style=style, width=width, values=data, script=script), "utf-8")
+        return file
+
+    return write
 
 
 def wait(view, expression: str) -> None:
@@ -130,6 +158,69 @@ def test_twenty_steps_and_back(columns, page, visit):
         wait(view, f"explorer.state.image === '{id}'")
         assert column(view, "raw pixels") == expected(columns, "raw pixels", id)
     assert view.locator("#back").is_disabled()
+
+
+@pytest.mark.child
+def test_the_browsers_back_and_the_button_go_the_same_way(columns, page, visit):
+    view = start(visit, page, "#k=5")
+
+    def at(id: int | None, back: bool) -> None:
+        wait(view, f"explorer.state.image === {json.dumps(id and str(id))}")
+        assert view.locator("#back").is_enabled() == back
+        assert column(view, "raw pixels") == (expected(columns, "raw pixels", id, 5) if id else [])
+
+    for id in (10, 20, 30, 40, 50):
+        open_image(view, id)
+    view.go_back()
+    at(40, True)
+    view.locator("#back").click()
+    at(30, True)
+    view.go_forward()
+    at(40, True)
+    view.locator("#select").click()  # what is chosen on the way is no step, and stays
+    view.locator("#back").click()
+    at(30, True)
+    assert address(view)["selected"] == "40"
+    open_image(view, 60)  # what lay ahead is gone
+    view.locator("#back").click()
+    at(30, True)
+    view.evaluate("history.go(-2)")
+    at(10, False)
+    view.reload()
+    wait(view, "window.explorer")
+    at(10, False)
+    view.go_forward()
+    at(20, True)
+    view.reload()
+    wait(view, "window.explorer")
+    view.locator("#back").click()
+    at(10, False)
+    view.go_back()
+    at(None, False)
+    view.evaluate("location.hash = '#image=70&k=5'")  # another address, by hand
+    at(70, True)
+    view.locator("#back").click()
+    at(None, False)
+
+
+@pytest.mark.child
+def test_without_an_address_the_button_goes_back_alone(columns, widget, visit):
+    view = visit(widget(1000))
+    wait(view, "window.values")
+    view.locator(".wall canvas").click(position={"x": 20, "y": 40})
+    walked = [0]
+    for _ in range(3):
+        near = expected(columns, "raw pixels", walked[-1])
+        walked.append(next(id for id in near if id not in walked))
+        view.locator(f'[data-column="raw pixels"] [data-id="{walked[-1]}"]').click()
+        wait(view, f"{OPENED}.includes('no. {walked[-1]}')")
+    for id in walked[-2::-1]:
+        view.locator("#back").click()
+        wait(view, f"{OPENED}.includes('no. {id}')")
+        assert column(view, "raw pixels") == expected(columns, "raw pixels", id)
+    assert view.locator("#back").is_disabled()
+    assert "#" not in view.url
+    assert view.evaluate("history.length") == 2
 
 
 @pytest.mark.child
@@ -235,6 +326,33 @@ def test_a_cell_of_the_confusions_leads_to_the_images_behind_it(columns, page, v
     wait(view, f"location.hash.includes('among={among}')")
     behind = ((labels == of) & (labels[near] == among).any(1)).nonzero()[:, 0]
     assert of_wall(view) == columns.images.ids[behind].tolist()
+    again = start(visit, page, "#" + urllib.parse.urlsplit(view.url).fragment)
+    assert of_wall(again) == columns.images.ids[behind].tolist()
+    for leave, enter in ((view.locator("#whole").click, view.go_back), (view.go_back, view.go_forward)):
+        leave()
+        view.locator("table").wait_for()
+        assert "among" not in address(view)
+        assert not view.locator("#whole").is_visible()
+        enter()
+        view.locator("#whole").wait_for()
+
+
+@pytest.mark.child
+def test_a_cell_with_the_control_key_opens_beside(page, visit):
+    view = start(visit, page, "#wall=confusions")
+    with view.context.expect_page() as opened:
+        view.locator('[data-cell="0,1"]').click(modifiers=["Control"])
+    wait(opened.value, "window.explorer")
+    assert address(opened.value)["among"] == "1"
+    assert address(view) == {"wall": "confusions"}
+
+
+@pytest.mark.child
+@pytest.mark.parametrize("half", ["of=1", "among=1", "of=1&among=3", "of=&among=", "of=0.6&among=1"])
+def test_half_a_cell_in_an_address_is_none(columns, page, visit, half):
+    view = start(visit, page, f"#{half}")
+    assert view.evaluate("[explorer.state.of, explorer.state.among]") == [None, None]
+    assert view.locator("#select-all").inner_text() == "Select 90"
 
 
 # What is unpacked while `hold` is true waits until late[...]() is called.

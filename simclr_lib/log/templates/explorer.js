@@ -3,9 +3,8 @@
 // model.get("shown") has all there is: N images, each at a position from 0 to N - 1 and with an id; columns, each with
 // tables of the nearest of every image, by position. Nothing is searched here: the tables are top_k_neighbors' own.
 
-const WALLS = { class: "by class", precision: "worst first", map: "as a map", confusions: "confusions" };
-const LAYERS = { h: "h, the embedding", z: "z, the projection" };
-const SIMILARITIES = { cosine: "cosine", dot: "dot product" };
+const WORDS = { wall: { class: "by class", precision: "worst first", map: "as a map", confusions: "confusions" },
+  layer: { h: "h, the embedding", z: "z, the projection" }, similarity: { cosine: "cosine", dot: "dot product" } };
 const SHEET = 1024, HEADING = 24, MARGIN = 3; // pixels: the side of a sheet of pictures; on the wall
 const OPEN = "#D55E00", MARKED = "#E69F00", CURSOR = "#0072B2";
 
@@ -39,22 +38,24 @@ async function render({ model, el }) {
   const shown = model.get("shown"), { classes, columns, names, side, table: attached, k: most } = shown;
   const [ids, labels, places] = await Promise.all(["ids", "labels", "places"].map((name) => unpack(shown[name])));
   const n = ids.length, at = new Map(range(n).map((i) => [ids[i], i])), columnNames = columns.map(({ name }) => name);
-  const colors = ["class", "hits", ...Object.keys(attached)];
+  const known = { wall: Object.keys(WORDS.wall), layer: ["h", "z"], similarity: ["cosine", "dot"], by: columnNames,
+    color: ["class", "hits", ...Object.keys(attached)], image: [...Array.from(ids, String), "own"],
+    k: range(most + 1).slice(1), of: range(classes.length), among: range(classes.length) }; // what can be chosen
   const first = { image: model.get("query").name ? "own" : null, k: Math.min(10, most), layer: "h", wall: "class",
     similarity: "cosine", of: null, among: null, by: columnNames.at(-1), color: "class", selected: "",
     columns: columns.filter((column) => columns.length < 9 || !column.snapshot).map(({ name }) => name).join("|") };
-  const state = { ...first }, trail = []; // of the images that were walked through
+  const state = { ...first }, trail = []; // of what was left for another image
 
   const className = (i) => (labels[i] < 0 ? "unlabelled" : classes[labels[i]]);
   const called = (i) => `no. ${ids[i]}, ${className(i)}${names ? `, ${names[i]}` : ""}`;
   const selection = () => new Set(state.selected.split(".").filter(Boolean).map(Number).filter((id) => at.has(id)));
   const position = () => at.get(Number(state.image ?? NaN));
 
-  // Shows what is waited for, unless something else has been asked for in its place meanwhile.
+  // What is waited for, or null where something else has been asked for in its place meanwhile.
   const asked = {};
-  async function latest(part, waiting, show) {
+  async function latest(part, waiting) {
     const mine = (asked[part] = {}), found = await waiting;
-    if (asked[part] === mine) show(found);
+    return asked[part] === mine ? found : null;
   }
 
   // Pictures. A sheet is decoded when the first of its pictures is shown.
@@ -73,55 +74,62 @@ async function render({ model, el }) {
   // Tables. They are unpacked when their column is first shown; similarities are kept as steps from rank to rank.
   const tables = {};
   const kindOf = (column) => [`${state.layer} ${state.similarity}`, "h cosine"].find((kind) => kind in column.tables);
-  function tableOf(column) {
-    const kind = kindOf(column), { near, steps, step } = column.tables[kind];
+  function tableOf(column, query = null) { // that of an image of one's own has one row
+    const kind = kindOf(column), { near, steps, step } = column.tables[kind], own = query?.found[column.name][kind];
+    if (own) return { near: own[0], similarity: (i, rank) => own[1][rank] };
     return (tables[`${column.name} ${kind}`] ??= Promise.all([near, steps].map(unpack)).then(([positions, sums]) => {
       for (let i = 0; i < sums.length; i++) if (i % most) sums[i] = sums[i - 1] - sums[i];
       return { near: positions, similarity: (i, rank) => sums[i * most + rank] * step };
     }));
   }
   const chosenTable = () => tableOf(columns[columnNames.indexOf(state.by)]);
-  const nearest = ({ near }, i) => near.subarray(i * most, i * most + state.k);
+  const nearest = ({ near }, i) => near.slice(i * most, i * most + state.k);
   const hits = (table, i) => nearest(table, i).reduce((sum, j) => sum + (labels[j] === labels[i] && labels[i] >= 0), 0);
 
-  // What is chosen; in a page it is in the address.
+  // What is chosen. In a page it is in the address, and every step of a walk is an entry of the browser's history, with
+  // how many lie behind it; "Back" is the browser's own there. A step changes the image, or the cell of the confusions;
+  // what else was chosen on the way stays.
+  let steps = (addressed && history.state?.steps) || 0;
   function address(changes = {}) {
     const chosen = Object.entries({ ...state, ...changes }).filter(([name, value]) => value !== (first[name] ?? null));
     return `#${new URLSearchParams(chosen)}`;
   }
-  function choose(changes, walk = false) {
+  function choose(changes, step = false) {
+    const { image, of, among } = state;
+    if (step && image !== null) trail[steps++] = { image, of, among };
     Object.assign(state, changes);
-    if (addressed && walk) location.hash = address();
-    else if (addressed) history.replaceState(null, "", address());
+    if (addressed) history[step ? "pushState" : "replaceState"]({ steps }, "", address());
     if ("selected" in changes) model.set("selected", [...selection()]), model.save_changes();
     return show();
   }
-  function read() {
-    const given = Object.fromEntries(new URLSearchParams(location.hash.slice(1)));
-    for (const name of ["k", "of", "among"]) if (name in given) given[name] = Math.round(Number(given[name]));
-    const known = { wall: Object.keys(WALLS), layer: Object.keys(LAYERS), similarity: Object.keys(SIMILARITIES),
-      by: columnNames, color: colors, image: [...ids, "own"].map(String), k: range(most + 1).slice(1),
-      of: range(classes.length), among: range(classes.length) };
-    for (const name in given) if (known[name] && !known[name].includes(given[name])) delete given[name];
-    Object.assign(state, first, given);
+  const arrangeBy = (wall) => choose({ wall, of: null, among: null }, state.of !== null);
+  const goBack = () => (addressed ? history.back() : choose(trail[--steps]));
+  function read(entry) {
+    const given = { ...first, ...Object.fromEntries(new URLSearchParams(location.hash.slice(1))) };
+    for (const name in known) given[name] = known[name].find((value) => `${value}` === given[name]) ?? first[name];
+    if (given.of === null || given.among === null) given.of = given.among = null;
+    const { image, of, among } = given;
+    Object.assign(state, entry ? { image, of, among } : given);
   }
-  function open(id, walked = true) {
-    if (walked && state.image !== null && state.image !== String(id)) trail.push(state.image);
-    cursor = Math.max(0, order.indexOf(at.get(Number(id))));
-    return choose({ image: String(id) }, true);
+  function arrive({ state: entry }) { // by the browser's back and forward, or by another address
+    read(entry);
+    steps = entry?.steps ?? steps + 1;
+    return choose({});
   }
+  const open = (id) => choose({ image: String(id) }, state.image !== String(id));
   function toggle(id) {
     const marked = selection();
     if (!marked.delete(id)) marked.add(id);
     return choose({ selected: [...marked].join(".") });
   }
-  const pick = (event, i) => (event.ctrlKey || event.metaKey || event.shiftKey ? toggle(ids[i]) : open(ids[i]));
+  const modified = (event) => event.ctrlKey || event.metaKey || event.shiftKey;
+  const pick = (event, i) => (modified(event) ? toggle(ids[i]) : open(ids[i]));
 
   // The frame: the wall at the left, an image and its columns at the right.
   const selects = {};
-  function select(id, label, values, words = {}) {
-    const onchange = () => choose({ [id]: selects[id].value, ...(id === "wall" && { of: null, among: null }) });
-    const options = values.map((value) => make("option", { value, textContent: words[value] ?? value }));
+  function select(id, label) {
+    const onchange = ({ target: { value } }) => (id === "wall" ? arrangeBy(value) : choose({ [id]: value }));
+    const options = known[id].map((value) => make("option", { value, textContent: WORDS[id]?.[value] ?? value }));
     return make("label", {}, `${label} `, (selects[id] = make("select", { id, onchange }, ...options)));
   }
   const button = (id, textContent, onclick) => make("button", { id, textContent, onclick });
@@ -145,7 +153,8 @@ async function render({ model, el }) {
   find.ariaLabel = "Find an image", own.ariaLabel = "An image of your own";
   const all = button("select-all", "", () => choose({ selected: order.map((i) => ids[i]).join(".") }));
   const none = button("select-none", "Select none", () => choose({ selected: "" }));
-  const back = button("back", "← Back", () => open(trail.pop(), false));
+  const back = button("back", "← Back", goBack);
+  const whole = button("whole", "Back to the confusions", () => arrangeBy("confusions"));
   const mark = button("select", "", () => toggle(Number(state.image)));
   const k = make("input", { id: "k", type: "range", min: 1, max: most, oninput: () => choose({ k: Number(k.value) }) });
   const kept = make("output"), image = make("div", { className: "image" });
@@ -155,18 +164,17 @@ async function render({ model, el }) {
   const labelled = boxes.map((box) => make("label", {}, box, ` ${box.value} `));
   el.append(make("div", { className: "explorer" }, make("div", { className: "parts" },
     make("section", { className: "part", ariaLabel: "All images" }, make("div", { className: "choices" },
-      select("wall", "Images", Object.keys(WALLS), WALLS), select("by", "of", columnNames),
-      select("color", "colour", colors), find, all, none), wall, legend, told),
+      select("wall", "Images"), select("by", "of"), select("color", "colour"), whole, find, all, none),
+    wall, legend, told),
     make("section", { className: "part", ariaLabel: "Neighbours" }, make("div", { className: "choices" }, back, mark,
-      make("label", {}, "k ", k, kept), select("layer", "by", Object.keys(LAYERS), LAYERS),
-      select("similarity", "and", Object.keys(SIMILARITIES), SIMILARITIES),
+      make("label", {}, "k ", k, kept), select("layer", "by"), select("similarity", "and"),
       make("details", {}, make("summary", { textContent: "Columns" }), ...labelled), ...(page ? [] : [own])),
     image, signs, lists))));
 
   // The wall: groups of images, each under a heading.
   let groups = [], order = [], cursor = 0, view = { x: 0, y: 0, zoom: 1 }, frame = null, color = () => "gray";
   let width = 0, height = 0; // of the wall
-  const cell = within(side, 32, 64) + 2 * MARGIN, context = canvas.getContext("2d"), left = [], top = []; // by position
+  const cell = within(side, 32, 64) + 2 * MARGIN, context = canvas.getContext("2d"), spots = []; // by position
   const mapped = () => state.wall === "map" && state.of === null;
   const across = () => Math.max(1, Math.floor((width - MARGIN) / cell));
   function arrange(table) {
@@ -202,10 +210,8 @@ async function render({ model, el }) {
     let below = 0;
     for (const group of groups) {
       group.top = below;
-      group.members.forEach((i, shift) => {
-        left[i] = MARGIN + (shift % across()) * cell;
-        top[i] = below + HEADING + Math.floor(shift / across()) * cell;
-      });
+      group.members.forEach((i, shift) => (spots[i] = [MARGIN + (shift % across()) * cell,
+        below + HEADING + Math.floor(shift / across()) * cell]));
       below += HEADING + Math.ceil(group.members.length / across()) * cell;
     }
     spacer.style.height = `${mapped() || canvas.hidden ? 0 : Math.max(0, below - height)}px`;
@@ -213,16 +219,10 @@ async function render({ model, el }) {
   }
   // Where an image is to be seen, in pixels from the upper left of the wall, and how large.
   function spot(i) {
-    if (!mapped()) return [left[i], top[i] - wall.scrollTop, cell - 2 * MARGIN];
+    if (!mapped()) return [spots[i][0], spots[i][1] - wall.scrollTop, cell - 2 * MARGIN];
     const x = 20 + ((places[2 * i] / 65535) * (width - 40) + view.x) * view.zoom;
     const y = 20 + ((places[2 * i + 1] / 65535) * (height - 40) + view.y) * view.zoom;
     return [x, y, within(5 * view.zoom, 4, side)];
-  }
-  function inView(visit) {
-    for (const i of order) {
-      const [x, y, size] = spot(i);
-      if (x > -size && y > -size && x < width && y < height) visit(i, x, y, size);
-    }
   }
   function draw() {
     const dense = window.devicePixelRatio || 1, marked = selection(), opened = position(), last = [];
@@ -232,7 +232,9 @@ async function render({ model, el }) {
     context.font = "600 13px system-ui, sans-serif";
     context.fillStyle = getComputedStyle(wall).color;
     if (!mapped()) for (const group of groups) context.fillText(group.title, MARGIN, group.top + 17 - wall.scrollTop);
-    inView((i, x, y, size) => {
+    for (const i of order) {
+      const [x, y, size] = spot(i);
+      if (x < -size || y < -size || x > width || y > height) continue;
       context.fillStyle = color(i);
       if (size < 8) context.fillRect(x, y, size, size);
       else {
@@ -242,23 +244,20 @@ async function render({ model, el }) {
       }
       const tone = i === opened ? OPEN : marked.has(ids[i]) ? MARKED : i === order[cursor] ? CURSOR : null;
       if (tone) last.push([tone, x, y, size]);
-    });
+    }
     for (const [strokeStyle, x, y, size] of last) // on top of all others
       Object.assign(context, { strokeStyle, lineWidth: 3 }).strokeRect(x - 1, y - 1, size + 2, size + 2);
   }
   const later = () => (frame ??= requestAnimationFrame(() => { frame = null; draw(); }));
-  function under({ offsetX, offsetY }) {
-    let found = null;
-    inView((i, x, y, size) => {
-      const reach = Math.max(size, 6);
-      if (offsetX >= x && offsetX < x + reach && offsetY >= y && offsetY < y + reach) found = i;
-    });
-    return found;
-  }
+  const under = ({ offsetX, offsetY }) => order.findLast((i) => {
+    const [x, y, size] = spot(i), reach = Math.max(size, 6);
+    return offsetX >= x && offsetX < x + reach && offsetY >= y && offsetY < y + reach;
+  });
   function move(by) {
     cursor = within(cursor + by, 0, order.length - 1);
     told.textContent = called(order[cursor]);
-    wall.scrollTop = within(wall.scrollTop, top[order[cursor]] + cell - height, top[order[cursor]] - HEADING);
+    const [, top] = spots[order[cursor]];
+    wall.scrollTop = within(wall.scrollTop, top + cell - height, top - HEADING);
     later();
   }
   function zoom(factor, x = width / 2, y = height / 2) {
@@ -279,16 +278,16 @@ async function render({ model, el }) {
     },
     onpointerdown(event) { held = event, dragged = false; },
     onpointermove(event) {
-      const i = held ? null : under(event);
-      if (i !== null) told.textContent = called(i);
+      const i = held ? undefined : under(event);
+      if (i !== undefined) told.textContent = called(i);
       const [x, y] = held ? [event.offsetX - held.offsetX, event.offsetY - held.offsetY] : [0, 0];
       if (!mapped() || Math.abs(x) + Math.abs(y) < 3) return;
       view = { ...view, x: view.x + x / view.zoom, y: view.y + y / view.zoom }, held = event, dragged = true;
       later();
     },
     onclick(event) {
-      const i = dragged ? null : under(event);
-      if (i !== null) pick(event, i);
+      const i = dragged ? undefined : under(event);
+      if (i !== undefined) pick(event, i);
     },
     onwheel(event) {
       if (mapped()) event.preventDefault(), zoom(1.002 ** -event.deltaY, event.offsetX, event.offsetY);
@@ -303,11 +302,13 @@ async function render({ model, el }) {
     const link = (of, among) => {
       const percent = (100 * counts[of][among]) / counts[of].reduce((sum, count) => sum + count, 0);
       const title = `${percent.toFixed(1)}% of the neighbours of ${classes[of]} are of ${classes[among]}`;
-      const to = { wall: "class", of, among }, tone = of === among ? CURSOR : OPEN;
-      return make("a", { href: address({ ...to, selected: "" }), title, ariaLabel: title,
+      const href = address({ of, among, selected: "" }), tone = of === among ? CURSOR : OPEN;
+      const onclick = (event) => {
+        if (!addressed || !modified(event)) event.preventDefault(), choose({ of, among }, true);
+      };
+      return make("a", { href, onclick, title, ariaLabel: title,
         data: { cell: `${of},${among}` }, textContent: percent < 0.5 ? "<1" : percent.toFixed(0),
-        style: `background: color-mix(in srgb, ${tone} ${Math.min(70, percent)}%, transparent)`,
-        onclick: (event) => { event.preventDefault(), choose(to, true); } });
+        style: `background: color-mix(in srgb, ${tone} ${Math.min(70, percent)}%, transparent)` });
     };
     const headings = (scope) => classes.map((name) => make("th", { scope, textContent: name, title: name }));
     const rows = headings("row").map((heading, of) => make("tr", {}, heading,
@@ -319,35 +320,26 @@ async function render({ model, el }) {
   }
 
   // The image that is open, and its neighbours in every column that is chosen.
-  async function neighbours(column, i, query) { // the nearest first: a position and a similarity each
-    if (!query) {
-      const table = await tableOf(column);
-      return Array.from(nearest(table, i), (j, rank) => [j, table.similarity(i, rank)]);
-    }
-    const [near, similarities] = query.found[column.name][kindOf(column)];
-    return near.slice(0, state.k).map((j, rank) => [j, similarities[rank]]);
-  }
-  function detail() {
+  async function detail() {
     const own = model.get("query"), query = state.image === "own" && own.found ? own : null, i = position();
-    const chosen = columns.filter(({ name }) => state.columns.split("|").includes(name) && (query || i !== undefined));
-    back.disabled = !trail.length, mark.disabled = i === undefined, all.hidden = !order.length;
+    const chosen = columns.filter(({ name }) => state.columns.split("|").includes(name));
+    back.disabled = !steps, mark.disabled = i === undefined, all.hidden = !order.length;
     mark.textContent = selection().has(ids[i]) ? "Unselect" : "Select";
-    const found = Promise.all(chosen.map((column) => neighbours(column, i, query)));
-    return latest("image", found, (found) => fill(chosen, found, i, query));
-  }
-  function fill(chosen, found, i, query) {
+    const found = await latest("image", Promise.all(chosen.map((column) => tableOf(column, query))));
+    if (!found) return;
     if (i === undefined && !query) {
       signs.textContent = "Open an image: click on it, or move to it and press Enter. Ctrl-click selects it.";
       return image.replaceChildren(), lists.replaceChildren();
     }
+    const near = found.map((table) => Array.from(nearest(table, i ?? 0), (j, rank) => [j, table.similarity(i, rank)]));
     const label = labels[i] ?? -1;
     const whole = query ? painted(decode(query.picture), [0, 0, side, side]) : picture(i);
     const lines = query ? [query.name, "an image of your own"] : [className(i), `no. ${ids[i]}`, names ? names[i] : ""];
     image.replaceChildren(whole, make("div", {}, ...lines.flatMap((text) => [text, make("br")])));
     signs.textContent = `${label < 0 ? "" : "✓ of the class, ✗ of another; "}`
       + "= also in the column before, + not there, − not in the next";
-    const sets = found.map((near) => new Set(near.map(([j]) => j)));
-    lists.replaceChildren(...chosen.map(({ name }, c) => column(name, found[c], label, sets[c - 1], sets[c + 1])));
+    const sets = near.map((pairs) => new Set(pairs.map(([j]) => j)));
+    lists.replaceChildren(...chosen.map(({ name }, c) => column(name, near[c], label, sets[c - 1], sets[c + 1])));
   }
   function column(name, found, label, before, next) {
     const right = found.filter(([j]) => labels[j] === label).length, marked = selection();
@@ -377,14 +369,17 @@ async function render({ model, el }) {
   let drawn = {}; // what was chosen when it was shown last
   async function show() {
     const changed = (...names) => names.some((name) => state[name] !== drawn[name]);
+    if (changed("image") && order.includes(position())) cursor = order.indexOf(position());
     const arranged = changed("wall", "by", "of", "among", "k", "layer", "similarity", "color");
     drawn = { ...state };
     for (const id in selects) selects[id].value = state[id];
     for (const box of boxes) box.checked = state.columns.split("|").includes(box.value);
     k.value = state.k, kept.textContent = ` ${state.k}`, none.disabled = !state.selected;
     const tabled = state.wall === "confusions" && state.of === null;
+    whole.hidden = state.of === null;
     canvas.hidden = tabled, confused.hidden = !tabled, wall.classList.toggle("map", mapped());
-    if (arranged) await latest("wall", chosenTable(), tabled ? confusions : arrange);
+    const table = arranged && (await latest("wall", chosenTable()));
+    if (table) (tabled ? confusions : arrange)(table);
     all.textContent = `Select ${order.length.toLocaleString("en")}`;
     await detail();
     settle();
@@ -392,20 +387,14 @@ async function render({ model, el }) {
   const watch = new ResizeObserver(settle);
   watch.observe(wall);
 
-  function takeSelected() {
-    state.selected = model.get("selected").join(".");
-    return show();
-  }
+  const takeSelected = () => { state.selected = model.get("selected").join("."); show(); };
   function answer() {
     told.textContent = model.get("query").error ?? "";
     if (!told.textContent) open("own");
   }
-  if (addressed) {
-    if (location.hash) read();
-    addEventListener("hashchange", () => { if (location.hash !== address()) read(), show(); });
-  }
+  if (addressed) read(), history.replaceState({ steps }, ""), addEventListener("popstate", arrive);
   await show();
-  columns.forEach(tableOf); // so that the first click need not wait for them
+  for (const column of columns) tableOf(column); // so that the first click need not wait for them
   if (page) window.explorer = { open, state };
   else takeSelected(), model.on("change:selected", takeSelected), model.on("change:query", answer);
   return () => { watch.disconnect(), model.off("change:selected", takeSelected), model.off("change:query", answer); };
