@@ -420,6 +420,32 @@ def test_it_is_all_done_by_keyboard(columns, page, visit):
 
 
 @pytest.mark.child
+@pytest.mark.parametrize("keys", [False, True])
+def test_the_focus_stays_at_its_rank_and_the_names_in_view(columns, page, visit, keys):
+    view = start(visit, page, "#image=1&k=20", viewport={"width": 1400, "height": 500})
+    near = view.locator('[data-column="untrained encoder"] [data-id]').nth(14)
+    focused, scrolled = "each => each === document.activeElement", "document.querySelector('.columns').scrollTop"
+    near.focus()  # which scrolls to it
+    before = view.evaluate(scrolled)
+    assert before > 100
+    near.click(modifiers=["Control"])
+    wait(view, "document.activeElement.matches('.marked')")
+    assert near.evaluate(focused)
+    assert view.evaluate(scrolled) == before
+    tops = [each.bounding_box()["y"] for each in (view.locator(".columns"), *view.locator("h3").all())]
+    assert tops == pytest.approx([tops[0]] * 6, abs=1)
+    view.keyboard.press("Enter") if keys else near.click()
+    wait(view, f"explorer.state.image === '{expected(columns, 'untrained encoder', 1, 20)[14]}'")
+    wait(view, "!document.activeElement.matches('.marked, body')")
+    assert near.evaluate(focused)
+    if not keys:
+        assert view.evaluate(scrolled) == 0
+    else:
+        head = view.locator(".column header").first.bounding_box()
+        assert head["y"] + head["height"] <= near.bounding_box()["y"] < 500 - near.bounding_box()["height"]
+
+
+@pytest.mark.child
 def test_a_blank_finds_nothing_and_a_mistake_is_told(page, visit):
     view = start(visit, page, "#image=40")
     for sought, found in (("no such file", "40"), ("", "40"), ("41", "41")):

@@ -123,7 +123,11 @@ async function render({ model, el }) {
     return choose({ selected: [...marked].join(".") });
   }
   const modified = (event) => event.ctrlKey || event.metaKey || event.shiftKey;
-  const pick = (event, i) => (modified(event) ? toggle(ids[i]) : open(ids[i]));
+  let pointed = false; // whether the last image was picked by a mouse or a finger, and not by a key
+  function pick(event, i) {
+    pointed = event.detail > 0;
+    return modified(event) ? toggle(ids[i]) : open(ids[i]);
+  }
 
   // The frame: the wall at the left, an image and its columns at the right.
   const selects = {};
@@ -339,7 +343,16 @@ async function render({ model, el }) {
     signs.textContent = `${label < 0 ? "" : "✓ of the class, ✗ of another; "}`
       + "= also in the column before, + not there, − not in the next";
     const sets = near.map((pairs) => new Set(pairs.map(([j]) => j)));
-    lists.replaceChildren(...chosen.map(({ name }, c) => column(name, near[c], label, sets[c - 1], sets[c + 1])));
+    refill(chosen.map(({ name }, c) => column(name, near[c], label, sets[c - 1], sets[c + 1])));
+  }
+  // Puts other columns in. The focus stays at its column and rank; for who uses keys, that is in view.
+  function refill(parts) {
+    const buttons = () => [...lists.querySelectorAll("button")];
+    const focused = buttons().findIndex((each) => each.matches(":focus"));
+    lists.replaceChildren(...parts);
+    if (lists.dataset.image !== state.image) lists.scrollTop = 0;
+    lists.dataset.image = state.image;
+    buttons()[Math.min(focused, buttons().length - 1)]?.focus({ preventScroll: pointed, focusVisible: !pointed });
   }
   function column(name, found, label, before, next) {
     const right = found.filter(([j]) => labels[j] === label).length, marked = selection();
@@ -358,7 +371,8 @@ async function render({ model, el }) {
       picture(j), make("span", {}, ...text)));
     });
     return make("section", { className: "column", data: { column: name }, ariaLabel: name },
-      make("h3", { textContent: name }), make("p", {}, facts[0], make("br"), facts[1]), make("ol", {}, ...items));
+      make("header", {}, make("h3", { textContent: name }), make("p", {}, facts[0], make("br"), facts[1])),
+      make("ol", {}, ...items));
   }
   function alike({ target, type }) {
     const id = target.closest("[data-id]")?.dataset.id, on = ["mouseover", "focusin"].includes(type);
