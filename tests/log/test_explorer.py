@@ -400,6 +400,49 @@ def test_an_image_of_the_wall_and_of_the_map_opens_by_a_click(columns, page, vis
     assert (np.abs(columns.places[opened] - columns.places[7]) < 8 / size).all()
 
 
+def seen_on_wall(view) -> bool:
+    """Whether the image that is open is in view: it has an orange frame."""
+    pixels = np.asarray(Image.open(BytesIO(view.locator(".wall").screenshot())).convert("RGB"))
+    return (pixels == [0xD5, 0x5E, 0]).all(2).sum() > 200
+
+
+@pytest.mark.child
+def test_the_wall_shows_the_image_that_is_open(columns, page, visit):
+    narrow = {"viewport": {"width": 760, "height": 560}}
+    scrolled = "document.querySelector('.wall').scrollTop"
+    view = start(visit, page, **narrow)
+    open_image(view, 3)
+    assert view.evaluate(scrolled) == 0
+    view.locator("#find").fill("89")
+    view.keyboard.press("Enter")
+    wait(view, f"explorer.state.image === '89' && {scrolled} > 100")
+    wait(view, "document.querySelector('.image').innerText.includes('89')")
+    assert seen_on_wall(view)
+    view.locator("#back").click()
+    wait(view, "explorer.state.image === '3'")
+    wait(view, f"{scrolled} < 60")  # no further than must be
+    view.locator(".wall").evaluate("each => each.scrollTo(0, 150)")
+    before = view.evaluate(scrolled)
+    assert before > 100
+    view.locator("#k").fill("7")
+    view.locator("#color").select_option("hits")
+    view.locator("#select").click()
+    wait(view, "explorer.state.selected === '3'")
+    assert view.evaluate(scrolled) == before  # which move no image
+    for id, value in (("by", "raw pixels"), ("wall", "precision")):
+        view.locator(f"#{id}").select_option(value)
+        wait(view, f"explorer.state.{id} === '{value}'")
+        view.wait_for_timeout(50)
+        assert seen_on_wall(view)
+        view.locator(".wall").evaluate("each => each.scrollTo(0, 0)")
+    again = start(visit, page, "#image=89", **narrow)
+    assert seen_on_wall(again)
+    none = start(visit, page, **narrow)
+    none.locator(".wall").evaluate("each => each.scrollTo(0, 1000)")
+    none.locator("#by").select_option("raw pixels")
+    wait(none, f"{scrolled} === 0")
+
+
 @pytest.mark.child
 def test_it_is_all_done_by_keyboard(columns, page, visit):
     view = start(visit, page)

@@ -16,10 +16,8 @@ function make(tag, { data = {}, ...properties } = {}, ...children) {
 }
 
 // What a page holds as base64, and a widget as it is.
-function bytes(value) {
-  if (typeof value === "string") return Uint8Array.from(atob(value), (sign) => sign.charCodeAt(0));
-  return new Uint8Array(value.buffer, value.byteOffset, value.byteLength);
-}
+const bytes = (value) => (typeof value === "string" ? Uint8Array.from(atob(value), (sign) => sign.charCodeAt(0))
+  : new Uint8Array(value.buffer, value.byteOffset, value.byteLength));
 
 // Whole numbers of 32 bits, of which all lowest bytes come first, then all of the next, and so on.
 async function unpack(packed) {
@@ -257,12 +255,18 @@ async function render({ model, el }) {
     const [x, y, size] = spot(i), reach = Math.max(size, 6);
     return offsetX >= x && offsetX < x + reach && offsetY >= y && offsetY < y + reach;
   });
+  const pan = (x, y) => { view = { ...view, x: view.x + x / view.zoom, y: view.y + y / view.zoom }; later(); };
+  // Scrolls the wall, or shifts the map, no further than it must for the cursor to be in view.
+  function reveal() {
+    const [x, y, size] = spot(order[cursor]);
+    if (mapped()) pan(within(x, 20, width - 20 - size) - x, within(y, 20, height - 20 - size) - y);
+    else wall.scrollTop += y - within(y, HEADING, height - cell);
+    later();
+  }
   function move(by) {
     cursor = within(cursor + by, 0, order.length - 1);
     told.textContent = called(order[cursor]);
-    const [, top] = spots[order[cursor]];
-    wall.scrollTop = within(wall.scrollTop, top + cell - height, top - HEADING);
-    later();
+    reveal();
   }
   function zoom(factor, x = width / 2, y = height / 2) {
     const next = within(view.zoom * factor, 0.8, 60), shift = 1 / next - 1 / view.zoom;
@@ -285,9 +289,7 @@ async function render({ model, el }) {
       const i = held ? undefined : under(event);
       if (i !== undefined) told.textContent = called(i);
       const [x, y] = held ? [event.offsetX - held.offsetX, event.offsetY - held.offsetY] : [0, 0];
-      if (!mapped() || Math.abs(x) + Math.abs(y) < 3) return;
-      view = { ...view, x: view.x + x / view.zoom, y: view.y + y / view.zoom }, held = event, dragged = true;
-      later();
+      if (mapped() && Math.abs(x) + Math.abs(y) > 2) pan(x, y), held = event, dragged = true;
     },
     onclick(event) {
       const i = dragged ? undefined : under(event);
@@ -306,13 +308,12 @@ async function render({ model, el }) {
     const link = (of, among) => {
       const percent = (100 * counts[of][among]) / counts[of].reduce((sum, count) => sum + count, 0);
       const title = `${percent.toFixed(1)}% of the neighbours of ${classes[of]} are of ${classes[among]}`;
-      const href = address({ of, among, selected: "" }), tone = of === among ? CURSOR : OPEN;
       const onclick = (event) => {
         if (!addressed || !modified(event)) event.preventDefault(), choose({ of, among }, true);
       };
-      return make("a", { href, onclick, title, ariaLabel: title,
+      return make("a", { href: address({ of, among, selected: "" }), onclick, title, ariaLabel: title,
         data: { cell: `${of},${among}` }, textContent: percent < 0.5 ? "<1" : percent.toFixed(0),
-        style: `background: color-mix(in srgb, ${tone} ${Math.min(70, percent)}%, transparent)` });
+        className: of === among ? "hit" : "miss", style: `--share: ${Math.min(70, percent)}%` });
     };
     const headings = (scope) => classes.map((name) => make("th", { scope, textContent: name, title: name }));
     const rows = headings("row").map((heading, of) => make("tr", {}, heading,
@@ -350,8 +351,6 @@ async function render({ model, el }) {
     const buttons = () => [...lists.querySelectorAll("button")];
     const focused = buttons().findIndex((each) => each.matches(":focus"));
     lists.replaceChildren(...parts);
-    if (lists.dataset.image !== state.image) lists.scrollTop = 0;
-    lists.dataset.image = state.image;
     buttons()[Math.min(focused, buttons().length - 1)]?.focus({ preventScroll: pointed, focusVisible: !pointed });
   }
   function column(name, found, label, before, next) {
@@ -383,8 +382,8 @@ async function render({ model, el }) {
   let drawn = {}; // what was chosen when it was shown last
   async function show() {
     const changed = (...names) => names.some((name) => state[name] !== drawn[name]);
-    if (changed("image") && order.includes(position())) cursor = order.indexOf(position());
-    const arranged = changed("wall", "by", "of", "among", "k", "layer", "similarity", "color");
+    const opened = changed("image"), moved = changed("wall", "by", "of", "among", "layer", "similarity");
+    const arranged = moved || changed("k", "color");
     drawn = { ...state };
     for (const id in selects) selects[id].value = state[id];
     for (const box of boxes) box.checked = state.columns.split("|").includes(box.value);
@@ -395,8 +394,11 @@ async function render({ model, el }) {
     const table = arranged && (await latest("wall", chosenTable()));
     if (table) (tabled ? confusions : arrange)(table);
     all.textContent = `Select ${order.length.toLocaleString("en")}`;
+    if (opened) lists.scrollTop = 0;
     await detail();
     settle();
+    if (moved) cursor = wall.scrollTop = 0;
+    if ((opened || moved) && order.includes(position())) cursor = order.indexOf(position()), reveal();
   }
   const watch = new ResizeObserver(settle);
   watch.observe(wall);
