@@ -514,10 +514,40 @@ def test_a_screen_reader_has_a_name_for_everything(page, visit):
 def test_it_fits_every_screen_and_theme(page, visit, scheme, width):
     view = start(visit, page, "#image=3", color_scheme=scheme, viewport={"width": width, "height": 800})
     assert view.evaluate("document.documentElement.scrollWidth") <= width
+    assert view.evaluate(CUT, [".explorer", ".wall, .columns"]) == []
     ink, paper = view.evaluate("(({ color, backgroundColor }) => [color, backgroundColor])"
                                "(getComputedStyle(document.querySelector('.explorer')))")  # fmt: skip
     light = [sum(map(int, re.findall(r"\d+", tone)[:3])) / 765 for tone in (ink, paper)]
     assert (light[0] > 0.8 and light[1] < 0.2) if scheme == "dark" else (light[0] < 0.2 and light[1] > 0.8)
+
+
+# What reaches beyond the view, but for what can be scrolled, and what is cut off, but for the class of a neighbour.
+CUT = """([view, scrolled]) => [...document.querySelectorAll(`${view} *`)].filter(each => {
+  const whole = document.querySelector(view).getBoundingClientRect(), box = each.getBoundingClientRect();
+  if (!box.width || each.parentElement.closest(".wall")) return false;
+  const text = document.createRange();
+  text.selectNodeContents(each.matches(".near span") ? each.lastChild : each);
+  const cut = each.matches(".near span, .line, .line *, label, p, h3")
+    && text.getBoundingClientRect().right > box.right + 1;
+  return cut || (!each.parentElement.closest(scrolled)
+    && (box.left < whole.left || box.right > whole.right || box.top < whole.top || box.bottom > whole.bottom));
+}).map(each => each.outerHTML.slice(0, 80))"""
+
+
+@pytest.mark.child
+@pytest.mark.parametrize("width", [340, 600, 1000])
+def test_the_widget_reaches_over_no_other_cell(widget, visit, width):
+    view = visit(widget(width))
+    wait(view, "window.values")
+    view.locator(".wall canvas").click(position={"x": 20, "y": 40})
+    view.locator('[data-column="trained encoder"] [data-id]').first.wait_for()
+    view.locator("summary").click()
+    assert view.evaluate(CUT, ["#cell", ".wall, .columns"]) == []
+    for part in (".parts", ".columns"):
+        box = view.locator(part).bounding_box()
+        assert box["y"] + box["height"] <= view.locator("#below").bounding_box()["y"]
+    if width < 720:  # one below the other, and all neighbours of a column without scrolling
+        assert view.locator(".columns").evaluate("each => each.scrollHeight <= each.clientHeight + 20")
 
 
 @pytest.mark.child
