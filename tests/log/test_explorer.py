@@ -1,14 +1,17 @@
 """The explorer: what it shows in Chromium is what the run's own tables say, id by id; nothing leaves the page."""
 
 import base64
+import copy
 import json
 import random
 import re
 import shutil
 import urllib.parse
 from collections import Counter
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
+from types import SimpleNamespace
 
 import nbformat
 import numpy as np
@@ -135,6 +138,10 @@ def test_k_layer_and_similarity_are_chosen(columns, page, visit, kind):
     wait(view, "document.querySelectorAll('[data-column=\"trained encoder\"] [data-id]').length === 20")
     assert column(view, "after 1 epoch") == expected(columns, "after 1 epoch", 5, 20, kind)
     assert column(view, "raw pixels") == expected(columns, "raw pixels", 5, 20)  # which have neither z nor dot
+    names = [name.split("\n") for name in view.locator("h3").all_inner_texts()]
+    assert names[0] == ["raw pixels", "by h, cosine"][: 1 + (kind != "h cosine")]
+    assert [name for name, *_ in names] == [*columns.rows]
+    assert all(len(name) == 1 for name in names[1:])
     told = view.locator('[data-column="trained encoder"] [data-id]').evaluate_all("all => all.map(e => e.ariaLabel)")
     similarities = columns.nearest["trained encoder"][kind][1][5]
     found = [float(re.search(r"similarity ([-+.e\d]+)", words)[1]) for words in told]
@@ -444,6 +451,50 @@ def test_the_wall_shows_the_image_that_is_open(columns, page, visit):
 
 
 @pytest.mark.child
+def test_the_keyboard_stays_in_view_on_the_map(columns, page, visit):
+    view = start(visit, page, "#wall=map&by=raw+pixels")
+    assert not view.locator("#by").is_visible()
+    assert "Placed by h of trained encoder" in view.locator(".explorer").inner_text()
+    assert "0 shows all" in view.locator(".wall canvas").get_attribute("aria-label")
+    view.locator(".wall canvas").focus()
+    whole = view.locator(".wall").screenshot()
+    for key in ("+", "+", "+", "+", "+"):
+        view.keyboard.press(key)
+    for key in ("ArrowRight", "ArrowDown", "End", "Home"):
+        view.keyboard.press(key)
+        view.evaluate("() => new Promise(requestAnimationFrame)")
+        pixels = np.asarray(Image.open(BytesIO(view.locator(".wall").screenshot())).convert("RGB"))
+        assert (pixels == [0, 0x72, 0xB2]).all(2).sum() > 20  # the frame of the one where the keyboard is
+    view.keyboard.press("0")
+    view.evaluate("() => new Promise(requestAnimationFrame)")
+    assert view.locator(".wall").screenshot() == whole
+    view.mouse.move(300, 300)
+    view.mouse.wheel(0, -500)
+    view.evaluate("() => new Promise(requestAnimationFrame)")
+    assert view.locator(".wall").screenshot() != whole
+    box = view.locator(".wall").bounding_box()
+    view.mouse.dblclick(box["x"] + 3, box["y"] + 3)
+    view.evaluate("() => new Promise(requestAnimationFrame)")
+    assert view.locator(".wall").screenshot() == whole
+
+
+@pytest.mark.child
+def test_all_and_none_are_selected(columns, page, visit):
+    view = start(visit, page)
+    open_image(view, 4)
+    view.locator("#select-all").click()
+    ids = columns.images.ids.tolist()
+    wait(view, "explorer.state.selected.split('.').length === 90")
+    assert address(view)["selected"] == ".".join(map(str, ids))
+    assert view.locator(".near.marked").count() == view.locator(".near").count()
+    assert view.locator("#select").inner_text() == "Unselect"
+    view.locator("#select-none").click()
+    wait(view, "explorer.state.selected === ''")
+    assert view.locator(".near.marked").count() == 0
+    assert view.locator("#select-none").is_disabled()
+
+
+@pytest.mark.child
 def test_it_is_all_done_by_keyboard(columns, page, visit):
     view = start(visit, page)
     view.locator(".wall canvas").focus()
@@ -491,7 +542,8 @@ def test_the_focus_stays_at_its_rank_and_the_names_in_view(columns, page, visit,
 @pytest.mark.child
 def test_a_blank_finds_nothing_and_a_mistake_is_told(page, visit):
     view = start(visit, page, "#image=40")
-    for sought, found in (("no such file", "40"), ("", "40"), ("41", "41")):
+    finds = {"no such file": "40", "": "40", "  ": "40", "41": "41", "CATS/03.P": "63", "7": "7"}
+    for sought, found in finds.items():  # an id, or else a part of a name
         view.locator("#find").fill(sought)
         view.keyboard.press("Enter")
         told = f"There is no image {sought}" if found == "40" else ""
@@ -614,6 +666,79 @@ def test_the_widget_answers_an_image_as_the_columns_do(run, tmp_path, monkeypatc
                                    "choose a JPEG or a PNG"}  # fmt: skip
     assert view.shown["k"] == 50
     assert view.selected == []
+
+
+def relabelled(columns: Columns, labels) -> Columns:
+    """The same columns, as though the images had other labels: -1 where there is none."""
+    other = copy.copy(columns)
+    other.images = replace(columns.images, labels=torch.as_tensor(labels))
+    return other
+
+
+def headings(view) -> list[str]:
+    """What is drawn above the groups of the wall."""
+    return view.evaluate("""() => new Promise(done => {
+        const drawn = [], fill = CanvasRenderingContext2D.prototype.fillText;
+        CanvasRenderingContext2D.prototype.fillText = function (...of) { drawn.push(of[0]); fill.apply(this, of); };
+        document.querySelector(".wall").dispatchEvent(new Event("scroll"));
+        requestAnimationFrame(() => { CanvasRenderingContext2D.prototype.fillText = fill; done(drawn); });
+    })""")
+
+
+def options(view, id: str) -> list[str]:
+    return view.locator(f"#{id} option").evaluate_all("all => all.map(each => each.value)")
+
+
+@pytest.mark.child
+def test_of_a_partly_labelled_set_labelled_images_alone_count(columns, visit, tmp_path, run):
+    labels = columns.images.labels.clone()
+    labels[torch.randperm(90)[:60]] = -1
+    labels[labels == 2] = -1
+    labels[71] = 2  # a class of one image
+    some = relabelled(columns, labels)
+    some.runs = [SimpleNamespace(path=tmp_path)]
+    page, near = write_explorer(some), columns.nearest["trained encoder"]["h cosine"][0][:, :10]
+    known, hit = labels[near] >= 0, (labels[near] == labels[:, None]) & (labels[near] >= 0)
+    first = int((labels >= 0).nonzero()[0, 0])
+    view = start(visit, page, f"#image={first}")
+    expected = []
+    for c, name in enumerate(CLASSES):
+        of, count = labels == c, int((labels == c).sum())
+        share = hit[of].sum() / known[of].sum()
+        expected += [f"{name}, precision@10 {share:.2f}: {count} image{'s' * (count != 1)}"]
+    assert headings(view) == [*expected, f"unlabelled: {int((labels < 0).sum())} images"]
+    facts = view.locator('[data-column="trained encoder"] p').inner_text()
+    assert f"{int(hit[first].sum())} of {int(known[first].sum())} hits" in facts
+    wait(view, "document.body.innerText.includes('■ unknown')")
+    view.locator("#wall").select_option("precision")
+    wait(view, "explorer.state.wall === 'precision'")
+    judged = (labels >= 0) & known.any(1)
+    shares = torch.where(judged, hit.sum(1) / known.sum(1).clamp(min=1), 2.0)
+    ids = of_wall(view)
+    assert [float(shares[id]) for id in ids] == sorted(shares.tolist())
+    assert headings(view)[-1] == f"without a label, or among such: {int((~judged).sum())} images"
+    view.locator("#color").select_option("hits")
+    view.locator("#wall").select_option("confusions")
+    for of in (0, 1):
+        cells = view.locator(f'[data-cell="{of},{of}"]')
+        cells.wait_for()
+        percent = 100 * hit[labels == of].sum() / known[labels == of].sum()
+        assert cells.get_attribute("title").startswith(f"{percent:.1f}%")
+
+
+@pytest.mark.child
+@pytest.mark.parametrize("names", [[], CLASSES])
+def test_a_set_without_labels_offers_nothing_that_needs_them(columns, visit, tmp_path, names):
+    bare = relabelled(columns, [-1] * 90)
+    bare.images = replace(bare.images, class_names=names)
+    bare.runs = [SimpleNamespace(path=tmp_path)]
+    view = start(visit, write_explorer(bare), "#wall=confusions&color=hits&image=3&of=0&among=0")
+    assert options(view, "wall") == ["class", "map"]
+    assert options(view, "color") == ["class"]
+    assert headings(view) == ["unlabelled: 90 images"]
+    assert column(view, "trained encoder") == expected(columns, "trained encoder", 3)
+    assert "hits" not in view.locator(".columns").inner_text()
+    assert not re.search("NaN|undefined|null", view.locator(".explorer").inner_text())
 
 
 # In a report, in a file, for others.

@@ -6,7 +6,7 @@
 const WORDS = { wall: { class: "by class", precision: "worst first", map: "as a map", confusions: "confusions" },
   layer: { h: "h, the embedding", z: "z, the projection" }, similarity: { cosine: "cosine", dot: "dot product" } };
 const SHEET = 1024, HEADING = 24, MARGIN = 3; // pixels: the side of a sheet of pictures; on the wall
-const OPEN = "#D55E00", MARKED = "#E69F00", CURSOR = "#0072B2";
+const OPEN = "#D55E00", MARKED = "#E69F00", CURSOR = "#0072B2", WHOLE = { x: 0, y: 0, zoom: 1 }; // the map
 
 function make(tag, { data = {}, ...properties } = {}, ...children) {
   const made = Object.assign(document.createElement(tag), properties);
@@ -28,6 +28,7 @@ async function unpack(packed) {
   return numbers;
 }
 
+const counted = (count) => `${count.toLocaleString("en")} image${count === 1 ? "" : "s"}`;
 const range = (n) => [...Array(n).keys()], within = (x, low, high) => Math.min(Math.max(x, low), high);
 
 async function render({ model, el }) {
@@ -36,9 +37,10 @@ async function render({ model, el }) {
   const shown = model.get("shown"), { classes, columns, names, side, table: attached, k: most } = shown;
   const [ids, labels, places] = await Promise.all(["ids", "labels", "places"].map((name) => unpack(shown[name])));
   const n = ids.length, at = new Map(range(n).map((i) => [ids[i], i])), columnNames = columns.map(({ name }) => name);
-  const known = { wall: Object.keys(WORDS.wall), layer: ["h", "z"], similarity: ["cosine", "dot"], by: columnNames,
-    color: ["class", "hits", ...Object.keys(attached)], image: [...Array.from(ids, String), "own"],
-    k: range(most + 1).slice(1), of: range(classes.length), among: range(classes.length) }; // what can be chosen
+  const judged = labels.some((label) => label >= 0), numbers = range(judged ? classes.length : 0); // of classes
+  const known = { wall: judged ? Object.keys(WORDS.wall) : ["class", "map"], layer: ["h", "z"], by: columnNames,
+    similarity: ["cosine", "dot"], color: ["class", ...(judged ? ["hits"] : []), ...Object.keys(attached)],
+    image: [...Array.from(ids, String), "own"], k: range(most + 1).slice(1), of: numbers, among: numbers };
   const first = { image: model.get("query").name ? "own" : null, k: Math.min(10, most), layer: "h", wall: "class",
     similarity: "cosine", of: null, among: null, by: columnNames.at(-1), color: "class", selected: "",
     columns: columns.filter((column) => columns.length < 9 || !column.snapshot).map(({ name }) => name).join("|") };
@@ -71,7 +73,8 @@ async function render({ model, el }) {
 
   // Tables. They are unpacked when their column is first shown; similarities are kept as steps from rank to rank.
   const tables = {};
-  const kindOf = (column) => [`${state.layer} ${state.similarity}`, "h cosine"].find((kind) => kind in column.tables);
+  const chosenKind = () => `${state.layer} ${state.similarity}`;
+  const kindOf = (column) => (chosenKind() in column.tables ? chosenKind() : "h cosine");
   function tableOf(column, query = null) { // that of an image of one's own has one row
     const kind = kindOf(column), { near, steps, step } = column.tables[kind], own = query?.found[column.name][kind];
     if (own) return { near: own[0], similarity: (i, rank) => own[1][rank] };
@@ -80,9 +83,14 @@ async function render({ model, el }) {
       return { near: positions, similarity: (i, rank) => sums[i * most + rank] * step };
     }));
   }
-  const chosenTable = () => tableOf(columns[columnNames.indexOf(state.by)]);
+  const mapped = () => state.wall === "map" && state.of === null;
+  const by = () => (mapped() ? columnNames.at(-1) : state.by); // the map is made by h of the last column
+  const chosenTable = () => tableOf(columns[columnNames.indexOf(by())]);
   const nearest = ({ near }, i) => near.slice(i * most, i * most + state.k);
-  const hits = (table, i) => nearest(table, i).reduce((sum, j) => sum + (labels[j] === labels[i] && labels[i] >= 0), 0);
+  function judge(table, i) { // how many neighbours are of its class, and how many have one: [0, 0] where it has none
+    const known = labels[i] < 0 ? [] : nearest(table, i).filter((j) => labels[j] >= 0);
+    return [known.filter((j) => labels[j] === labels[i]).length, known.length];
+  }
 
   // What is chosen. In a page it is in the address, and every step of a walk is an entry of the browser's history, with
   // how many lie behind it; "Back" is the browser's own there. A step changes the image, or the cell of the confusions;
@@ -93,15 +101,13 @@ async function render({ model, el }) {
     return `#${new URLSearchParams(chosen)}`;
   }
   function choose(changes, step = false) {
-    const { image, of, among } = state;
-    if (step && image !== null) trail[steps++] = { image, of, among };
+    if (step && state.image !== null) trail[steps++] = { image: state.image, of: state.of, among: state.among };
     Object.assign(state, changes);
     if (addressed) history[step ? "pushState" : "replaceState"]({ steps }, "", address());
     if ("selected" in changes) model.set("selected", [...selection()]), model.save_changes();
     return show();
   }
   const arrangeBy = (wall) => choose({ wall, of: null, among: null }, state.of !== null);
-  const goBack = () => (addressed ? history.back() : choose(trail[--steps]));
   function read(entry) {
     const given = { ...first, ...Object.fromEntries(new URLSearchParams(location.hash.slice(1))) };
     for (const name in known) given[name] = known[name].find((value) => `${value}` === given[name]) ?? first[name];
@@ -110,8 +116,7 @@ async function render({ model, el }) {
     Object.assign(state, entry ? { image, of, among } : given);
   }
   function arrive({ state: entry }) { // by the browser's back and forward, or by another address
-    read(entry);
-    steps = entry?.steps ?? steps + 1;
+    read(entry), steps = entry?.steps ?? steps + 1;
     return choose({});
   }
   const open = (id) => choose({ image: String(id) }, state.image !== String(id));
@@ -135,8 +140,9 @@ async function render({ model, el }) {
     return make("label", {}, `${label} `, (selects[id] = make("select", { id, onchange }, ...options)));
   }
   const button = (id, textContent, onclick) => make("button", { id, textContent, onclick });
-  function seek() {
-    const found = at.get(Number(find.value || NaN)) ?? names?.findIndex((of) => of.includes(find.value || NaN)) ?? -1;
+  function seek() { // an id, or else a part of a name
+    const sought = find.value.trim().toLowerCase() || NaN;
+    const found = at.get(Number(sought)) ?? names?.findIndex((of) => of.toLowerCase().includes(sought)) ?? -1;
     told.textContent = found < 0 ? `There is no image ${find.value}` : "";
     if (found >= 0) open(ids[found]);
   }
@@ -147,20 +153,19 @@ async function render({ model, el }) {
   const told = make("p", { id: "told", className: "line", role: "status" });
   const legend = make("p", { className: "line" }), signs = make("p", { className: "line" });
   const canvas = make("canvas", { tabIndex: 0, role: "application",
-    ariaLabel: `${n} images. Arrow keys move, Enter opens, s selects, + and - zoom the map.` });
-  const spacer = make("div"), confused = make("div");
+    ariaLabel: `${counted(n)}. Arrow keys move, Enter opens, s selects, + and - zoom the map, 0 shows all of it.` });
+  const spacer = make("div"), confused = make("div"), lists = make("div", { className: "columns" });
   const wall = make("div", { className: "wall", onscroll: () => later() }, canvas, spacer, confused);
   const find = make("input", { id: "find", type: "search", placeholder: "id or name", onchange: seek });
   const own = make("input", { id: "own", type: "file", accept: "image/*", onchange: upload });
   find.ariaLabel = "Find an image", own.ariaLabel = "An image of your own";
   const all = button("select-all", "", () => choose({ selected: order.map((i) => ids[i]).join(".") }));
   const none = button("select-none", "Select none", () => choose({ selected: "" }));
-  const back = button("back", "← Back", goBack);
+  const back = button("back", "← Back", () => (addressed ? history.back() : choose(trail[--steps])));
   const whole = button("whole", "Back to the confusions", () => arrangeBy("confusions"));
   const mark = button("select", "", () => toggle(Number(state.image)));
   const k = make("input", { id: "k", type: "range", min: 1, max: most, oninput: () => choose({ k: Number(k.value) }) });
   const kept = make("output"), image = make("div", { className: "image" });
-  const lists = make("div", { className: "columns" });
   const boxes = columnNames.map((value) => make("input", { type: "checkbox", value, onchange: () =>
     choose({ columns: boxes.filter((box) => box.checked).map((box) => box.value).join("|") }) }));
   const labelled = boxes.map((box) => make("label", {}, box, ` ${box.value} `));
@@ -174,37 +179,40 @@ async function render({ model, el }) {
     image, signs, lists))));
 
   // The wall: groups of images, each under a heading.
-  let groups = [], order = [], cursor = 0, view = { x: 0, y: 0, zoom: 1 }, frame = null, color = () => "gray";
-  let width = 0, height = 0; // of the wall
+  let groups = [], order = [], cursor = 0, view = WHOLE, frame = null, color = () => "gray";
+  let width = 0, height = 0, held = null, dragged = false; // pixels of the wall; where the map is held
   const cell = within(side, 32, 64) + 2 * MARGIN, context = canvas.getContext("2d"), spots = []; // by position
-  const mapped = () => state.wall === "map" && state.of === null;
   const across = () => Math.max(1, Math.floor((width - MARGIN) / cell));
   function arrange(table) {
-    const found = range(n).map((i) => hits(table, i)), behind = state.of !== null;
+    const counts = range(n).map((i) => judge(table, i)), behind = state.of !== null;
     const leads = (i) => labels[i] === state.of && nearest(table, i).some((j) => labels[j] === state.among);
-    const byHits = state.wall === "precision" && !behind;
-    const parts = Map.groupBy(range(n).filter((i) => !behind || leads(i)), (i) => (byHits ? found[i] : labels[i]));
-    groups = [...parts].sort(([a], [b]) => a - b).map(([key, members]) => {
-      const precision = members.reduce((sum, i) => sum + found[i], 0) / members.length / state.k;
-      const title = byHits ? `${key} of ${state.k} neighbours are of the class`
+    const byHits = state.wall === "precision" && !behind, some = labels.includes(-1) ? "labelled " : "";
+    const keyOf = (i) => (byHits ? counts[i].join(" of ") : labels[i]);
+    groups = [...Map.groupBy(range(n).filter((i) => !behind || leads(i)), keyOf)].map(([key, members]) => {
+      const [hits, of] = [0, 1].map((part) => members.reduce((sum, i) => sum + counts[i][part], 0));
+      const share = of ? hits / of : 2; // which is after all others
+      const title = byHits ? of ? `${key} ${some}neighbours are of the class` : "without a label, or among such"
         : behind ? `${classes[key]} with a neighbour of ${classes[state.among]}`
-        : key < 0 ? "unlabelled" : `${classes[key]}, precision@${state.k} ${precision.toFixed(2)}`;
-      return { members, title: `${title}: ${members.length.toLocaleString("en")} images` };
-    });
+        : key < 0 ? "unlabelled" : `${classes[key]}, precision@${state.k} ${of ? share.toFixed(2) : "unknown"}`;
+      return { members, rank: byHits ? share : key < 0 ? n : key, title: `${title}: ${counted(members.length)}` };
+    }).sort((a, b) => a.rank - b.rank);
     order = groups.flatMap(({ members }) => members), cursor = Math.min(cursor, order.length - 1);
-    tint(state.color === "class" ? range(n).map(className) : state.color === "hits" ? found : attached[state.color]);
+    tint(attached[state.color] ?? range(n).map(state.color === "hits" ? (i) => (counts[i][1] ? counts[i][0] : null)
+      : (i) => classes[labels[i]] ?? null));
   }
   function tint(values) {
     const known = [...new Set(values.filter((value) => value !== null))];
     const scaled = known.length > 1 && known.every((value) => typeof value === "number");
     const [low, high] = [Math.min, Math.max].map((better) => known.reduce((a, b) => better(a, b), known[0]));
-    const tone = scaled ? (value) => `hsl(${20 + (190 * (value - low)) / (high - low)} 85% 50%)`
-      : (value) => `hsl(${(known.indexOf(value) * 137.5) % 360} 65% ${42 + (known.indexOf(value) % 3) * 9}%)`;
-    const tones = new Map(known.map((value) => [value, tone(value)]));
+    const tones = new Map(known.map((value, rank) => [value, scaled
+      ? `hsl(${20 + (190 * (value - low)) / (high - low)} 85% 50%)`
+      : `hsl(${(rank * 137.5) % 360} 65% ${42 + (rank % 3) * 9}%)`]));
     color = (i) => tones.get(values[i]) ?? "gray";
-    const keys = (scaled ? [low, high] : known.slice(0, 12)).flatMap((value) =>
-      [make("span", { style: `color: ${tone(value)}`, textContent: "■ " }), `${value}  `]);
-    legend.replaceChildren(...keys, scaled || known.length < 13 ? "" : `and ${known.length - 12} others`);
+    const listed = scaled ? [low, high] : known.slice(0, 12), unknown = values.includes(null) ? [null] : [];
+    const keys = [...listed, ...unknown].map((value) => make("span", { className: "key" },
+      make("span", { style: `color: ${tones.get(value) ?? "gray"}`, textContent: "■ " }), `${value ?? "unknown"}`));
+    const others = scaled || known.length < 13 ? "" : `and ${known.length - 12} others`;
+    legend.replaceChildren(mapped() ? `Placed by h of ${by()}. ` : "", ...keys, others);
   }
   // Gives each image its place on the wall: group by group, each under its heading.
   function settle() {
@@ -255,6 +263,7 @@ async function render({ model, el }) {
     const [x, y, size] = spot(i), reach = Math.max(size, 6);
     return offsetX >= x && offsetX < x + reach && offsetY >= y && offsetY < y + reach;
   });
+  const reset = () => { if (mapped()) view = WHOLE, later(); };
   const pan = (x, y) => { view = { ...view, x: view.x + x / view.zoom, y: view.y + y / view.zoom }; later(); };
   // Scrolls the wall, or shifts the map, no further than it must for the cursor to be in view.
   function reveal() {
@@ -273,33 +282,28 @@ async function render({ model, el }) {
     view = { x: view.x + (x - 20) * shift, y: view.y + (y - 20) * shift, zoom: next };
     later();
   }
-  const keys = { ArrowRight: () => move(1), ArrowLeft: () => move(-1), ArrowDown: () => move(across()),
+  const keys = { ArrowRight: () => move(1), ArrowLeft: () => move(-1), ArrowDown: () => move(across()), 0: reset,
     ArrowUp: () => move(-across()), Home: () => move(-n), End: () => move(n), Enter: () => open(ids[order[cursor]]),
     Backspace: () => back.click(), s: () => toggle(ids[order[cursor]]), "+": () => zoom(1.5), "-": () => zoom(0.67) };
-  let held = null, dragged = false;
-  Object.assign(canvas, {
-    onkeydown(event) {
-      if (!(event.key in keys) || event.ctrlKey || event.metaKey || !order.length) return;
-      event.preventDefault();
-      event.stopPropagation(); // JupyterLab has meanings of its own for these keys
-      keys[event.key]();
-    },
-    onpointerdown(event) { held = event, dragged = false; },
-    onpointermove(event) {
-      const i = held ? undefined : under(event);
-      if (i !== undefined) told.textContent = called(i);
-      const [x, y] = held ? [event.offsetX - held.offsetX, event.offsetY - held.offsetY] : [0, 0];
-      if (mapped() && Math.abs(x) + Math.abs(y) > 2) pan(x, y), held = event, dragged = true;
-    },
-    onclick(event) {
-      const i = dragged ? undefined : under(event);
-      if (i !== undefined) pick(event, i);
-    },
-    onwheel(event) {
-      if (mapped()) event.preventDefault(), zoom(1.002 ** -event.deltaY, event.offsetX, event.offsetY);
-    },
-  });
+  canvas.onkeydown = (event) => {
+    if (!(event.key in keys) || event.ctrlKey || event.metaKey || !order.length) return;
+    event.preventDefault();
+    event.stopPropagation(); // JupyterLab has meanings of its own for these keys
+    keys[event.key]();
+  };
+  canvas.onpointerdown = (event) => { held = event, dragged = false; };
   canvas.onpointerup = canvas.onpointerleave = () => { held = null; };
+  canvas.onpointermove = (event) => {
+    const i = held ? undefined : under(event);
+    if (i !== undefined) told.textContent = called(i);
+    const [x, y] = held ? [event.offsetX - held.offsetX, event.offsetY - held.offsetY] : [0, 0];
+    if (mapped() && Math.abs(x) + Math.abs(y) > 2) pan(x, y), held = event, dragged = true;
+  };
+  canvas.onclick = (event) => { if (!dragged && under(event) !== undefined) pick(event, under(event)); };
+  canvas.ondblclick = reset;
+  canvas.onwheel = (event) => {
+    if (mapped()) event.preventDefault(), zoom(1.002 ** -event.deltaY, event.offsetX, event.offsetY);
+  };
 
   // Which classes the neighbours of each class are of, in percent; a cell leads to the images behind it.
   function confusions(table) {
@@ -308,9 +312,7 @@ async function render({ model, el }) {
     const link = (of, among) => {
       const percent = (100 * counts[of][among]) / counts[of].reduce((sum, count) => sum + count, 0);
       const title = `${percent.toFixed(1)}% of the neighbours of ${classes[of]} are of ${classes[among]}`;
-      const onclick = (event) => {
-        if (!addressed || !modified(event)) event.preventDefault(), choose({ of, among }, true);
-      };
+      const onclick = (event) => (addressed && modified(event)) || (choose({ of, among }, true), false); // or as a link
       return make("a", { href: address({ of, among, selected: "" }), onclick, title, ariaLabel: title,
         data: { cell: `${of},${among}` }, textContent: percent < 0.5 ? "<1" : percent.toFixed(0),
         className: of === among ? "hit" : "miss", style: `--share: ${Math.min(70, percent)}%` });
@@ -318,7 +320,7 @@ async function render({ model, el }) {
     const headings = (scope) => classes.map((name) => make("th", { scope, textContent: name, title: name }));
     const rows = headings("row").map((heading, of) => make("tr", {}, heading,
       ...range(classes.length).map((among) => make("td", {}, ...(counts[of][among] ? [link(of, among)] : [])))));
-    const caption = `Of the ${state.k} neighbours of a class (a row), the percent that are of each class; ${state.by}`;
+    const caption = `Of the ${state.k} neighbours of a class (a row), the percent that are of each class; ${by()}`;
     confused.replaceChildren(make("table", {}, make("caption", { textContent: caption }),
       make("thead", {}, make("tr", {}, make("td"), ...headings("col"))), make("tbody", {}, ...rows)));
     groups = [], order = [], legend.replaceChildren();
@@ -344,7 +346,7 @@ async function render({ model, el }) {
     signs.textContent = `${label < 0 ? "" : "✓ of the class, ✗ of another; "}`
       + "= also in the column before, + not there, − not in the next";
     const sets = near.map((pairs) => new Set(pairs.map(([j]) => j)));
-    refill(chosen.map(({ name }, c) => column(name, near[c], label, sets[c - 1], sets[c + 1])));
+    refill(chosen.map((each, c) => column(each, near[c], label, sets[c - 1], sets[c + 1])));
   }
   // Puts other columns in. The focus stays at its column and rank; for who uses keys, that is in view.
   function refill(parts) {
@@ -353,11 +355,12 @@ async function render({ model, el }) {
     lists.replaceChildren(...parts);
     buttons()[Math.min(focused, buttons().length - 1)]?.focus({ preventScroll: pointed, focusVisible: !pointed });
   }
-  function column(name, found, label, before, next) {
-    const right = found.filter(([j]) => labels[j] === label).length, marked = selection();
-    const shared = before && found.filter(([j]) => before.has(j)).length;
-    const facts = [label < 0 ? "" : `${right} of ${found.length} hits`,
+  function column(of, found, label, before, next) {
+    const { name } = of, marked = selection(), known = found.filter(([j]) => labels[j] >= 0);
+    const right = known.filter(([j]) => labels[j] === label), shared = found.filter(([j]) => before?.has(j)).length;
+    const facts = [label < 0 ? "" : `${right.length} of ${known.length} hits`,
       before ? `${shared} shared, ${found.length - shared} gained, ${before.size - shared} lost` : ""];
+    const other = kindOf(of) === chosenKind() ? "" : `by ${kindOf(of).replace(" ", ", ")}`; // other than what is chosen
     const items = found.map(([j, similarity], rank) => {
       const kind = label < 0 || labels[j] < 0 ? "" : labels[j] === label ? "hit" : "miss";
       const known = before?.has(j), leaves = next && !next.has(j), near = similarity.toPrecision(3);
@@ -370,8 +373,8 @@ async function render({ model, el }) {
       picture(j), make("span", {}, ...text)));
     });
     return make("section", { className: "column", data: { column: name }, ariaLabel: name },
-      make("header", {}, make("h3", { textContent: name }), make("p", {}, facts[0], make("br"), facts[1])),
-      make("ol", {}, ...items));
+      make("header", {}, make("h3", {}, name, make("small", { textContent: other })),
+        make("p", {}, facts[0], make("br"), facts[1])), make("ol", {}, ...items));
   }
   function alike({ target, type }) {
     const id = target.closest("[data-id]")?.dataset.id, on = ["mouseover", "focusin"].includes(type);
@@ -386,13 +389,13 @@ async function render({ model, el }) {
     const arranged = moved || changed("k", "color");
     drawn = { ...state };
     for (const id in selects) selects[id].value = state[id];
+    selects.by.parentElement.hidden = mapped();
     for (const box of boxes) box.checked = state.columns.split("|").includes(box.value);
-    k.value = state.k, kept.textContent = ` ${state.k}`, none.disabled = !state.selected;
+    k.value = kept.value = state.k, none.disabled = !state.selected, whole.hidden = state.of === null;
     const tabled = state.wall === "confusions" && state.of === null;
-    whole.hidden = state.of === null;
     canvas.hidden = tabled, confused.hidden = !tabled, wall.classList.toggle("map", mapped());
     const table = arranged && (await latest("wall", chosenTable()));
-    if (table) (tabled ? confusions : arrange)(table);
+    if (table) (tabled ? confusions : arrange)(table), settle();
     all.textContent = `Select ${order.length.toLocaleString("en")}`;
     if (opened) lists.scrollTop = 0;
     await detail();
