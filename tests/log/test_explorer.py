@@ -551,14 +551,34 @@ def test_a_blank_finds_nothing_and_a_mistake_is_told(page, visit):
 
 
 @pytest.mark.child
-def test_a_screen_reader_has_a_name_for_everything(page, visit):
-    view = start(visit, page, "#image=3")
-    unnamed = view.evaluate(
-        """() => [...document.querySelectorAll("button, select, input, canvas[role], section")].filter((each) =>
-        !(each.ariaLabel || each.textContent.trim() || each.closest("label")?.textContent.trim())).length"""
-    )
-    assert unnamed == 0
-    assert view.locator('[role="status"]').count() == 1
+def test_a_screen_reader_is_told_all_by_name(columns, page, visit):
+    view = start(visit, page, "#image=3&k=2&columns=trained+encoder&layer=z")
+    view.locator("summary").click()
+    spoken = [line.strip(" -'").rstrip(":") for line in view.locator("body").aria_snapshot().splitlines()]
+    controls = {line for line in spoken if not re.match("(option|text|paragraph|list|status|button .\\d)", line)}
+    checkboxes = {f'checkbox "{name}"{" [checked]" * (name == STAGES[-1])}' for name in columns.rows}
+    map_keys = "Arrow keys move, Enter opens, s selects, + and - zoom the map, 0 shows all of it."
+    assert controls == checkboxes | {
+        'region "All images"', 'combobox "Images"', 'combobox "column"', 'combobox "colour"',
+        'searchbox "Find an image"', 'button "Select 90"', 'button "Select none" [disabled]',
+        f'application "90 images. {map_keys}"', 'region "Neighbours"', 'button "← Back" [disabled]', 'button "Select"',
+        'slider "k": "2"', 'combobox "layer"', 'combobox "similarity"', "group",
+        'region "trained encoder"', 'heading "trained encoder" [level=3]',
+    }  # fmt: skip
+    near = [line for line in spoken if re.match('button "\\d', line)]
+    ids, similarities = (table[3, :2].tolist() for table in columns.nearest["trained encoder"]["z cosine"])
+    assert len(near) == 2
+    for rank, (id, similarity) in enumerate(zip(ids, similarities, strict=True)):
+        kind = "hit" if columns.images.labels[id] == columns.images.labels[3] else "miss"
+        assert re.match(f'button "{rank + 1}: no[.] {id}, .*, {kind}, similarity {similarity:.2f}', near[rank])
+    view.locator("#wall").select_option("confusions")
+    view.locator("table").wait_for()
+    spoken = view.locator(".wall").aria_snapshot()
+    assert 'table "Of the 2 neighbours of a class (a row), the percent that are of each class' in spoken
+    for role in ("rowheader", "columnheader"):
+        assert spoken.count(f"{role} ") == 3
+    assert re.search("link .*% of the neighbours of cats are of cats", spoken)
+    assert len(re.findall("- '?link ", spoken)) == view.locator("td a").count()
 
 
 @pytest.mark.child
@@ -634,6 +654,18 @@ def test_two_runs_an_own_image_and_a_table_are_shown_together(run, tmp_path, vis
         assert column(view, name)[0] == 33
     view.locator("#color").select_option("<b>note")
     wait(view, "document.body.innerText.includes('■ x')")
+    assert "■ unknown" in view.locator(".explorer").inner_text()  # of all other images
+
+
+@pytest.mark.child
+def test_two_runs_of_different_sizes_stand_beside_each_other(run, tmp_path, visit):
+    small = replace(run.config, image_size=8, store_size=10, epochs=1)
+    both = Columns([run, train(small, tmp_path / "small")])
+    view = start(visit, write_explorer(both), "#image=44")
+    assert len(both.rows) == 7
+    for name in both.rows:
+        if name not in both.snapshots:
+            assert column(view, name) == expected(both, name, 44)
 
 
 def test_the_widget_answers_an_image_as_the_columns_do(run, tmp_path, monkeypatch):
@@ -755,6 +787,8 @@ def test_in_a_report_the_view_is_alive_offline_and_a_picture_where_frames_are_st
     view = browser.new_context(offline=True).new_page()
     wrong = []
     view.on("console", lambda message: wrong.append(message.text))
+    view.on("pageerror", lambda error: wrong.append(str(error)))
+    view.on("requestfailed", lambda request: wrong.append(request.url))
     view.goto(write_page(tmp_path / "report.ipynb").as_uri())
     if scripts:
         frame = view.frame_locator("iframe")

@@ -165,16 +165,16 @@ async function render({ model, el }) {
   const whole = button("whole", "Back to the confusions", () => arrangeBy("confusions"));
   const mark = button("select", "", () => toggle(Number(state.image)));
   const k = make("input", { id: "k", type: "range", min: 1, max: most, oninput: () => choose({ k: Number(k.value) }) });
-  const kept = make("output"), image = make("div", { className: "image" });
+  const kept = make("output"), image = make("div", { className: "image", ariaLive: "polite" });
   const boxes = columnNames.map((value) => make("input", { type: "checkbox", value, onchange: () =>
     choose({ columns: boxes.filter((box) => box.checked).map((box) => box.value).join("|") }) }));
   const labelled = boxes.map((box) => make("label", {}, box, ` ${box.value} `));
   el.append(make("div", { className: "explorer" }, make("div", { className: "parts" },
     make("section", { className: "part", ariaLabel: "All images" }, make("div", { className: "choices" },
-      select("wall", "Images"), select("by", "of"), select("color", "colour"), whole, find, all, none),
+      select("wall", "Images"), select("by", "column"), select("color", "colour"), whole, find, all, none),
     wall, legend, told),
     make("section", { className: "part", ariaLabel: "Neighbours" }, make("div", { className: "choices" }, back, mark,
-      make("label", {}, "k ", k, kept), select("layer", "by"), select("similarity", "and"),
+      make("label", {}, "k ", k, kept), select("layer", "layer"), select("similarity", "similarity"),
       make("details", {}, make("summary", { textContent: "Columns" }), ...labelled), ...(page ? [] : [own])),
     image, signs, lists))));
 
