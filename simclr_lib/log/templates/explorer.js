@@ -328,7 +328,7 @@ async function render({ model, el }) {
 
   // The image that is open, and its neighbours in every column that is chosen.
   async function detail() {
-    const own = model.get("query"), query = state.image === "own" && own.found ? own : null, i = position();
+    const query = state.image === "own" && sent.found ? sent : null, i = position();
     const chosen = columns.filter(({ name }) => state.columns.split("|").includes(name));
     back.disabled = !steps, mark.disabled = i === undefined, all.hidden = !order.length;
     mark.textContent = selection().has(ids[i]) ? "Unselect" : "Select";
@@ -382,7 +382,7 @@ async function render({ model, el }) {
   }
   for (const type of ["mouseover", "mouseout", "focusin", "focusout"]) lists.addEventListener(type, alike);
 
-  let drawn = {}; // what was chosen when it was shown last
+  let drawn = {}, sent = model.get("query"); // what was chosen when it was shown last; the last image that was read
   async function show() {
     const changed = (...names) => names.some((name) => state[name] !== drawn[name]);
     const opened = changed("image"), moved = changed("wall", "by", "of", "among", "layer", "similarity");
@@ -409,7 +409,7 @@ async function render({ model, el }) {
   const takeSelected = () => { state.selected = model.get("selected").join("."); show(); };
   function answer() {
     told.textContent = model.get("query").error ?? "";
-    if (!told.textContent) open("own");
+    if (!told.textContent) sent = model.get("query"), open("own");
   }
   if (addressed) read(), history.replaceState({ steps }, ""), addEventListener("popstate", arrive);
   await show();
