@@ -648,7 +648,7 @@ def test_names_are_text_whatever_is_in_them(page, visit):
 def test_two_runs_an_own_image_and_a_table_are_shown_together(run, tmp_path, visit):
     shutil.copytree(run.path, tmp_path / "after all")  # a name with a word that names of snapshots have
     both = Columns([Run.open(tmp_path / "after all"), run])
-    assert len(explorer._picture(both).axes) == 2 * (1 + 5 * 8)
+    assert len(explorer._picture(both).axes) == 2 * (1 + 5 * 7)
     own = both.images.images[33].numpy()
     notes = pd.DataFrame({"<b>note": ["x", "y"], "when": pd.to_datetime(["2026-01-01", None])}, index=[3, 12345])
     view = start(visit, write_explorer(both, own, notes))

@@ -43,7 +43,7 @@ async function render({ model, el }) {
     image: [...Array.from(ids, String), "own"], k: range(most + 1).slice(1), of: numbers, among: numbers };
   const first = { image: model.get("query").name ? "own" : null, k: Math.min(10, most), layer: "h", wall: "class",
     similarity: "cosine", of: null, among: null, by: columnNames.at(-1), color: "class", selected: "",
-    columns: columns.filter((column) => columns.length < 9 || !column.snapshot).map(({ name }) => name).join("|") };
+    columns: columns.filter((column) => columns.length < 9 || !column.snapshot).map(({ name }) => name).join("\n") };
   const state = { ...first }, trail = []; // of what was left for another image
 
   const className = (i) => (labels[i] < 0 ? "unlabelled" : classes[labels[i]]);
@@ -167,7 +167,7 @@ async function render({ model, el }) {
   const k = make("input", { id: "k", type: "range", min: 1, max: most, oninput: () => choose({ k: Number(k.value) }) });
   const kept = make("output"), image = make("div", { className: "image", ariaLive: "polite" });
   const boxes = columnNames.map((value) => make("input", { type: "checkbox", value, onchange: () =>
-    choose({ columns: boxes.filter((box) => box.checked).map((box) => box.value).join("|") }) }));
+    choose({ columns: boxes.filter((box) => box.checked).map((box) => box.value).join("\n") }) }));
   const labelled = boxes.map((box) => make("label", {}, box, ` ${box.value} `));
   el.append(make("div", { className: "explorer" }, make("div", { className: "parts" },
     make("section", { className: "part", ariaLabel: "All images" }, make("div", { className: "choices" },
@@ -329,7 +329,7 @@ async function render({ model, el }) {
   // The image that is open, and its neighbours in every column that is chosen.
   async function detail() {
     const query = state.image === "own" && sent.found ? sent : null, i = position();
-    const chosen = columns.filter(({ name }) => state.columns.split("|").includes(name));
+    const chosen = columns.filter(({ name }) => state.columns.split("\n").includes(name));
     back.disabled = !steps, mark.disabled = i === undefined, all.hidden = !order.length;
     mark.textContent = selection().has(ids[i]) ? "Unselect" : "Select";
     const found = await latest("image", Promise.all(chosen.map((column) => tableOf(column, query))));
@@ -390,7 +390,7 @@ async function render({ model, el }) {
     drawn = { ...state };
     for (const id in selects) selects[id].value = state[id];
     selects.by.parentElement.hidden = mapped();
-    for (const box of boxes) box.checked = state.columns.split("|").includes(box.value);
+    for (const box of boxes) box.checked = state.columns.split("\n").includes(box.value);
     k.value = kept.value = state.k, none.disabled = !state.selected, whole.hidden = state.of === null;
     const tabled = state.wall === "confusions" && state.of === null;
     canvas.hidden = tabled, confused.hidden = !tabled, wall.classList.toggle("map", mapped());
