@@ -90,12 +90,13 @@ def histograms(samples: Mapping[str, tuple[Any, float, float]], title: str | Non
         require(low < high, name, "low below high", f"{low} and {high}", "give the bounds in order")
         axes = figure.add_subplot(rows, columns, index)
         heights, edges = np.histogram(values, bins=25, density=True)
-        axes.bar(edges[:-1], heights, np.diff(edges), align="edge", color=BLUE, alpha=0.45, label="drawn")
+        bars = axes.bar(edges[:-1], heights, np.diff(edges), align="edge", color=BLUE, alpha=0.45)
         ends, height = [low, low, high, high], 1 / (high - low)
-        axes.plot(ends, [0, height, height, 0], color=VERMILION, linewidth=1.8, label="uniform density")
+        (line,) = axes.plot(ends, [0, height, height, 0], color=VERMILION, linewidth=1.8)
         axes.set_xticks([low, (low + high) / 2, high], [f"{x:.3g}" for x in (low, (low + high) / 2, high)])
         axes.set_yticks([0, height], ["0", f"{height:.3g}"])
         axes.set(ylim=(0, 1.3 * height), xlabel=name)
     figure.supylabel("density", fontsize="medium")
+    bars.set_label("drawn"), line.set_label("uniform density")  # once in the legend
     legend_below(figure, columns=2)
     return figure
