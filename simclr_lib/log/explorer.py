@@ -213,7 +213,7 @@ def _column(columns: Columns, name: str) -> dict[str, Any]:
     """Neighbours by position, and their similarities as steps down from the rank before, a thousandth of the scale."""
     tables = {}
     for kind, (indices, similarities) in columns.nearest[name].items():
-        step = max(1.0, similarities.abs().max().item()) / 1000
+        step = (1.0 if kind.endswith("cosine") else similarities.abs().max().item() or 1.0) / 1000
         rounded = np.rint(similarities.numpy() / step)
         steps = np.hstack([rounded[:, :1], -np.diff(rounded)])  # from 0 up, which compresses best
         tables[kind] = {"near": _packed(indices), "steps": _packed(steps), "step": step}
