@@ -43,9 +43,9 @@ class Columns:
         self.runs, self.images, self.k = runs, galleries[0], min(k, len(galleries[0]) - 1)
         require(self.k > 0, "images", "at least 2 to compare", len(self.images))
         found = ", ".join(f"{len(images)} of {run.config.dataset}" for run, images in zip(runs, galleries, strict=True))
-        known = {(*images.class_names, *images.labels.tolist(), *images.ids.tolist()) for images in galleries}
+        known = {(*one.class_names, *one.labels.tolist(), *one.ids.tolist(), *(one.paths or ())) for one in galleries}
         one_set = len({run.config.dataset for run in runs}) == len(known) == 1
-        require(one_set, "runs", "runs on one set of images", found)
+        require(one_set, "runs", "runs on one set of images", found, "where it is at two places, give one as root")
         names = {run.path.name for run in runs}
         require(len(names) == len(runs), "runs", "directories of different names", ", ".join(names), "rename one")
         self._states = {RAW: (runs[0], 0)}

@@ -147,16 +147,17 @@ def test_two_runs_of_one_name_are_refused(trained_for_three, tmp_path):
 
 def test_two_folders_of_as_many_images_are_not_one_set(tmp_path):
     runs = []
-    for classes in (("a", "b"), ("a", "c")):
-        root = tmp_path / "-".join(classes)
+    for folder, classes in enumerate([("a", "b"), ("a", "c"), ("a", "b")]):
+        root = tmp_path / str(folder)
         for name in classes:
             (root / name).mkdir(parents=True)
             for n in range(3):
                 Image.fromarray(np.full((16, 16, 3), 60 * n, np.uint8)).save(root / name / f"{n}.png")
         config = RunConfig(dataset="folder", data_root=str(root), image_size=16, batch_size=2)
-        runs.append(Run.start(tmp_path / f"run-{classes[1]}", config))
-    with pytest.raises(ValueError, match="runs on one set of images, got 6 of folder, 6 of folder"):
-        Columns(runs)
+        runs.append(Run.start(tmp_path / f"run-{folder}", config))
+    for other in runs[1:]:  # of other classes, and of other files in the same classes
+        with pytest.raises(ValueError, match=r"on one set of images, got 6 of folder, 6 of folder; .*give one as root"):
+            Columns([runs[0], other])
 
 
 @pytest.mark.filterwarnings("error")

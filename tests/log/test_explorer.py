@@ -510,7 +510,8 @@ def test_it_is_all_done_by_keyboard(columns, page, visit):
     wait(view, "explorer.state.image === '1'")
     view.locator("#find").fill(CLASSES[2] + "/07.png")
     view.keyboard.press("Enter")
-    wait(view, f"explorer.state.image === '{CLASSES.index('cats') and 67}'")
+    wait(view, "explorer.state.image === '67'")
+    assert address(view) == {"image": "67", "selected": "2"}
 
 
 @pytest.mark.child
